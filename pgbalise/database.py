@@ -1,0 +1,378 @@
+"""The hospital's database (DPI): install, apply a policy, enrol recipients, take their extracts.
+
+Everything here speaks through a ``Session``, which a psycopg connection and PL/Python both give,
+so the command line and the SQL functions run the same code. Identifiers are quoted by the server
+(``format('%I')``), values are parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psycopg
+from psycopg import RawCursor
+
+from pgbalise.catalog import columns, fit, server_version
+from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidRecipient
+from pgbalise.marking.cells import carrier_secret
+from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import Policy, RecipientClass, Relation, parse_policy
+
+OWNER = "balise_owner"
+"""The role that owns the marked views."""
+
+
+class Session(Protocol):
+    """What pgbalise needs of a connection: parameters are ``$1``, ``$2``, ..."""
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+
+    def run(self, template: str, *names: str) -> None:
+        """Run ``format(template, *names)``, put together by the server."""
+
+
+class PsycopgSession:
+    """A Session over a psycopg connection; its errors become DatabaseProblem."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows, none for one that returns no rows."""
+        with problems(), RawCursor(self.connection) as cursor:
+            cursor.execute(sql.encode(), args or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, template: str, *names: str) -> None:
+        """Run ``format(template, *names)``, put together by the server."""
+        run(self, template, *names)
+
+
+def run(session: Session, template: str, *names: str) -> None:
+    """Have the server put a statement together with format(), and run it."""
+    [(statement,)] = session.fetch("SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names))
+    session.fetch(statement)
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """Turn a psycopg error into a DatabaseProblem of one line."""
+    try:
+        yield
+    except psycopg.Error as problem:
+        diag = problem.diag
+        text = diag.message_primary or str(problem).strip().splitlines()[0]
+        raise DatabaseProblem(f"the database says: {text}", hint=diag.message_hint) from None
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[PsycopgSession]:
+    """Open a connection in which every value is printed the same way whatever the server's settings.
+
+    ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files.
+    """
+    with problems():
+        connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
+    with connection:
+        session = PsycopgSession(connection)
+        for setting, value in (
+            ("search_path", "pg_catalog"),
+            ("datestyle", "ISO, YMD"),
+            ("timezone", "UTC"),
+            ("extra_float_digits", "1"),
+            ("intervalstyle", "postgres"),
+        ):
+            session.fetch("SELECT set_config($1::text, $2::text, false)", setting, value)
+        yield session
+
+
+def install(session: Session) -> str:
+    """Create the extension if it is not there; return its version."""
+    if not session.fetch("SELECT 1 FROM pg_available_extensions WHERE name = 'pgbalise'"):
+        raise DatabaseProblem(
+            "this server has no pgbalise extension",
+            hint="run make -C sql install on its machine first",
+        )
+    session.fetch("CREATE EXTENSION IF NOT EXISTS pgbalise CASCADE")
+    return installed(session)
+
+
+def installed(session: Session) -> str:
+    """Return the extension's version; raise DatabaseProblem when the database lacks it."""
+    rows = session.fetch("SELECT extversion::text FROM pg_extension WHERE extname = 'pgbalise'")
+    if not rows:
+        raise DatabaseProblem("this database has no pgbalise extension", hint="run pgbalise init")
+    return str(rows[0][0])
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A recipient as the catalog knows it. ``enrolled_at`` and ``revoked_at`` are ISO 8601."""
+
+    role: str
+    recipient_class: RecipientClass
+    epoch: int
+    commitment: bytes
+    enrolled_at: str
+    revoked_at: str | None
+
+
+def recipients(session: Session) -> list[Recipient]:
+    """Return every recipient ever enrolled, in the order of their names."""
+    installed(session)
+    rows = session.fetch(
+        "SELECT role_name::text, class, epoch, commitment, enrolled_at::text, revoked_at::text"
+        " FROM balise.recipient ORDER BY role_name"
+    )
+    return [
+        Recipient(role, RecipientClass(cls), epoch, bytes(digest), enrolled, revoked)
+        for role, cls, epoch, digest, enrolled, revoked in rows
+    ]
+
+
+def applied_document(session: Session) -> Mapping[str, Any]:
+    """Return the document of the policy in force."""
+    installed(session)
+    rows = session.fetch(
+        "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL"
+        " ORDER BY version DESC LIMIT 1"
+    )
+    if not rows:
+        raise DatabaseProblem("no policy has been applied", hint="run pgbalise policy apply")
+    document: Mapping[str, Any] = json.loads(rows[0][0])
+    return document
+
+
+def applied_policy(session: Session) -> Policy:
+    """Return the policy in force."""
+    return parse_policy(applied_document(session))
+
+
+def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) -> list[str]:
+    """Put a policy in force: catalog, secrets, decoy tables, marked views, grants.
+
+    Must run inside one transaction, so that an interruption leaves nothing half done. Returns
+    the names of the views. Raise InvalidPolicy when it does not fit the database.
+    """
+    installed(session)
+    # one apply at a time: two would write over each other's views
+    session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
+    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    policy = parse_policy(document)
+    fit(session, policy)
+    previous = session.fetch(
+        "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL"
+        " ORDER BY version DESC LIMIT 1"
+    )
+    kept = {(relation.schema, relation.name) for relation in policy.relations}
+    if previous:
+        _withdraw(session, parse_policy(json.loads(previous[0][0])), policy, kept)
+    for schema in policy.schemas.values():
+        if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", schema):
+            session.run("CREATE SCHEMA %I", schema)
+        session.run("GRANT USAGE, CREATE ON SCHEMA %I TO %I", schema, OWNER)
+    names = [name for relation in policy.relations for name in _protect(session, policy, relation, key)]
+    session.fetch("DELETE FROM balise.policy WHERE applied_at IS NULL")
+    session.fetch(
+        "INSERT INTO balise.policy (document, applied_at) VALUES ($1::jsonb, now())",
+        json.dumps(document, default=str),
+    )
+    for recipient in recipients(session):
+        if recipient.revoked_at is None:
+            _grant(session, policy, recipient.role, recipient.recipient_class)
+    return names
+
+
+def _withdraw(
+    session: Session, before: Policy, after: Policy, kept: set[tuple[str, str]]
+) -> None:
+    """Drop the views and secrets of relations that the new policy no longer names."""
+    stay = {
+        (schema, relation.view) for relation in after.relations for schema in after.schemas.values()
+    }
+    for relation in before.relations:
+        for schema in before.schemas.values():
+            if (schema, relation.view) not in stay:
+                session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
+        if (relation.schema, relation.name) not in kept:
+            session.fetch(
+                "DELETE FROM balise.relation WHERE schema_name = $1::text AND relation_name = $2::text",
+                relation.schema,
+                relation.name,
+            )
+
+
+def _protect(session: Session, policy: Policy, relation: Relation, key: MasterKey) -> list[str]:
+    session.run("GRANT USAGE ON SCHEMA %I TO %I", relation.schema, OWNER)
+    session.run("GRANT SELECT ON %I.%I TO %I", relation.schema, relation.name, OWNER)
+    [(relation_id,)] = session.fetch(
+        "INSERT INTO balise.relation AS r (schema_name, relation_name) VALUES ($1::text, $2::text)"
+        " ON CONFLICT (schema_name, relation_name) DO UPDATE SET schema_name = r.schema_name"
+        " RETURNING relation_id",
+        relation.schema,
+        relation.name,
+    )
+    secrets = [carrier_secret(key, policy, relation, carrier) for carrier in relation.carriers]
+    session.fetch(
+        "INSERT INTO balise.relation_secret (relation_id, seeds, keys)"
+        " VALUES ($1::int, $2::bigint[], $3::bytea[])"
+        " ON CONFLICT (relation_id) DO UPDATE SET seeds = excluded.seeds, keys = excluded.keys",
+        relation_id,
+        [seed for secret in secrets for seed in (secret.first, secret.second)],
+        [secret.key for secret in secrets],
+    )
+    names = [info.name for info in columns(session, relation.schema, relation.name)]
+    if relation.decoys:
+        _decoy_table(session, relation)
+    version = server_version(session)
+    views = []
+    for recipient_class, schema in policy.schemas.items():
+        query = marked_view(
+            relation, names, recipient_class, relation_id, policy.derivation, version
+        )
+        # the whole SELECT comes from the compiler; %s puts it in as it stands
+        session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
+        session.run("CREATE VIEW %I.%I AS %s", schema, relation.view, query)
+        session.run("ALTER VIEW %I.%I OWNER TO %I", schema, relation.view, OWNER)
+        views.append(f"{schema}.{relation.view}")
+    return views
+
+
+def _decoy_table(session: Session, relation: Relation) -> None:
+    name = decoy_table(relation)
+    if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", DECOYS):
+        session.run("CREATE SCHEMA %I", DECOYS)
+    session.run("GRANT USAGE ON SCHEMA %I TO %I", DECOYS, OWNER)
+    if session.fetch("SELECT to_regclass(format('%I.%I', $1::text, $2::text))", DECOYS, name) != [(None,)]:
+        return
+    session.run(
+        "CREATE TABLE %I.%I (recipient name NOT NULL, LIKE %I.%I INCLUDING DEFAULTS INCLUDING GENERATED)",
+        DECOYS,
+        name,
+        relation.schema,
+        relation.name,
+    )
+    keys = [column for column, _ in relation.key]
+    listed = ", ".join(["%I"] * len(keys))
+    session.run(f"CREATE UNIQUE INDEX ON %I.%I (recipient, {listed})", DECOYS, name, *keys)
+    session.run("ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY", DECOYS, name)
+    # row security, not a WHERE in the view: a recipient's own functions are then never given
+    # another recipient's decoys, however cheap they claim to be
+    session.run("CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (recipient = SESSION_USER)", DECOYS, name)
+    session.run("GRANT SELECT ON %I.%I TO %I", DECOYS, name, OWNER)
+
+
+def enrol(
+    session: Session,
+    role: str,
+    recipient_class: RecipientClass,
+    key: MasterKey,
+    epoch: int,
+    *,
+    force: bool = False,
+) -> None:
+    """Make a login role a recipient: store its word and commitment, grant it its marked views.
+
+    Must run inside one transaction. Raise InvalidRecipient when there is no such role, it is
+    enrolled already, or (unless ``force``) it can pass by its marked views.
+    """
+    installed(session)
+    rows = session.fetch(
+        "SELECT rolsuper, rolcanlogin, pg_has_role(oid, $2::text, 'MEMBER') FROM pg_roles"
+        " WHERE rolname = $1::text",
+        role,
+        OWNER,
+    )
+    if not rows:
+        raise InvalidRecipient(f"there is no role {role}", hint="create it first: CREATE ROLE ... LOGIN")
+    superuser, can_login, owns = rows[0]
+    if not can_login:
+        raise InvalidRecipient(f"role {role} cannot log in, so nothing is ever sent to it")
+    if not force:
+        if superuser or owns:
+            raise InvalidRecipient(f"role {role} reads the base relations whatever it is granted")
+        _refuse_writer(session, role)
+    known = session.fetch("SELECT revoked_at FROM balise.recipient WHERE role_name = $1::text", role)
+    if known:
+        state = "enrolled already" if known[0][0] is None else "revoked, and stays so"
+        raise InvalidRecipient(f"role {role} is {state}")
+    thresholds = bias(key, epoch)
+    bits = codeword(key, role, epoch, thresholds)
+    session.fetch(
+        "INSERT INTO balise.recipient (role_name, class, epoch, commitment)"
+        " VALUES ($1::text, $2::text, $3::int, $4::bytea)",
+        role,
+        recipient_class.value,
+        epoch,
+        commitment(role, epoch, bits),
+    )
+    session.fetch(
+        "INSERT INTO balise.codeword (role_name, class, word) VALUES ($1::text, $2::text, $3::bytea)",
+        role,
+        recipient_class.value,
+        stored_word(bits, dither(key, epoch)),
+    )
+    session.run("GRANT EXECUTE ON FUNCTION %I.refuse() TO %I", CATALOG, role)
+    if session.fetch("SELECT 1 FROM balise.policy WHERE applied_at IS NOT NULL LIMIT 1"):
+        _grant(session, applied_policy(session), role, recipient_class)
+
+
+def _refuse_writer(session: Session, role: str) -> None:
+    rows = session.fetch(
+        "SELECT format('%I.%I', r.schema_name, r.relation_name) FROM balise.relation AS r"
+        " WHERE has_table_privilege($1::text, format('%I.%I', r.schema_name, r.relation_name),"
+        " 'INSERT, UPDATE, DELETE, TRUNCATE')",
+        role,
+    )
+    if rows:
+        raise InvalidRecipient(
+            f"role {role} can write to {rows[0][0]}, so marks could come back into it",
+            hint="revoke that, or enrol with force",
+        )
+
+
+def _grant(session: Session, policy: Policy, role: str, recipient_class: RecipientClass) -> None:
+    schema = policy.schemas[recipient_class]
+    session.run("GRANT USAGE ON SCHEMA %I TO %I", schema, role)
+    for relation in policy.relations:
+        session.run("GRANT SELECT ON %I.%I TO %I", schema, relation.view, role)
+
+
+def revoke(session: Session, role: str) -> None:
+    """Stop a recipient's access at once. It stays traceable for ever; its name is not used again."""
+    installed(session)
+    rows = session.fetch(
+        "UPDATE balise.recipient SET revoked_at = now()"
+        " WHERE role_name = $1::text AND revoked_at IS NULL RETURNING class",
+        role,
+    )
+    if not rows:
+        raise InvalidRecipient(f"role {role} is not enrolled")
+    session.fetch("DELETE FROM balise.codeword WHERE role_name = $1::text", role)
+    if not session.fetch("SELECT 1 FROM pg_roles WHERE rolname = $1::text", role):
+        return
+    session.run("REVOKE EXECUTE ON FUNCTION %I.refuse() FROM %I", CATALOG, role)
+    if session.fetch("SELECT 1 FROM balise.policy WHERE applied_at IS NOT NULL LIMIT 1"):
+        policy = applied_policy(session)
+        schema = policy.schemas[RecipientClass(rows[0][0])]
+        for relation in policy.relations:
+            session.run("REVOKE ALL ON %I.%I FROM %I", schema, relation.view, role)
+        session.run("REVOKE ALL ON SCHEMA %I FROM %I", schema, role)
+
+
+def check_master_key(session: Session, key: MasterKey) -> None:
+    """Raise InvalidInput when recipients were enrolled under another master key."""
+    rows = session.fetch("SELECT role_name::text, epoch, commitment FROM balise.recipient LIMIT 1")
+    for role, epoch, digest in rows:
+        bits = codeword(key, role, epoch, bias(key, epoch))
+        if commitment(role, epoch, bits) != bytes(digest):
+            raise InvalidInput(
+                "this master key is not the one that the recipients were enrolled under"
+            )
