@@ -7,22 +7,28 @@ so the command line and the SQL functions run the same code. Identifiers are quo
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
-from psycopg import RawCursor
+from psycopg import RawCursor, sql
+from sqlglot import exp
 
 from pgbalise.catalog import columns, fit, server_version
-from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view
+from pgbalise.compile.cells import cast, column
+from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidRecipient
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, Relation, parse_policy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OWNER = "balise_owner"
 """The role that owns the marked views."""
@@ -36,6 +42,12 @@ class Session(Protocol):
 
     def run(self, template: str, *names: str) -> None:
         """Run ``format(template, *names)``, put together by the server."""
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        """Append rows of text to a table made by pgbalise; columns in the table's order."""
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        """Return a query's rows as text, under these names."""
 
 
 class PsycopgSession:
@@ -53,6 +65,24 @@ class PsycopgSession:
     def run(self, template: str, *names: str) -> None:
         """Run ``format(template, *names)``, put together by the server."""
         run(self, template, *names)
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        """Append rows of text to a table made by pgbalise; columns in the table's order."""
+        import pyarrow.csv
+
+        body = io.BytesIO()
+        pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
+        statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(table))
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(body.getbuffer())
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        """Return a query's rows as text, under these names."""
+        from pgbalise.leak import copied_rows
+
+        statement = b"COPY (" + query.encode() + b") TO STDOUT (FORMAT csv)"
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            return copied_rows(b"".join(copy), list(names))
 
 
 def run(session: Session, template: str, *names: str) -> None:
@@ -376,3 +406,70 @@ def check_master_key(session: Session, key: MasterKey) -> None:
             raise InvalidInput(
                 "this master key is not the one that the recipients were enrolled under"
             )
+
+
+_LEAK_KEYS = "balise_leak_key"
+
+
+def stored_rows(session: Session, relation: Relation, names: Sequence[str], keys: pa.Table) -> pa.Table:
+    """Return the stored rows with these keys (columns of text, as in the policy), as text.
+
+    ``names`` are the columns to read. Needs SELECT on the relation and TEMPORARY on the database;
+    must run inside a transaction, at whose end the temporary table is gone.
+    """
+    key = relation.key
+    columns_made = ", ".join(["%I %s"] * len(key))
+    declared = [part for name, kind in key for part in (name, str(kind))]
+    session.run(f"CREATE TEMPORARY TABLE %I ({columns_made}) ON COMMIT DROP", _LEAK_KEYS, *declared)
+    session.load(_LEAK_KEYS, keys.drop_null())
+    session.run("ANALYZE %I", _LEAK_KEYS)
+    wanted = exp.select(*(column(name, "k") for name, _ in key)).from_(table(_LEAK_KEYS, "pg_temp", "k"))
+    mine = exp.Tuple(expressions=[column(name, "t") for name, _ in key])
+    query = (
+        exp.select(*(cast(column(name, "t"), "text") for name in names))
+        .from_(table(relation.name, relation.schema, "t"))
+        .where(exp.In(this=mine, query=wanted.subquery()))
+    )
+    return session.read(query.sql(dialect="postgres", normalize_functions=False), names)
+
+
+class _Undo(Exception):
+    pass
+
+
+class _Recorder:
+    """A Session that keeps the statements it is asked to run."""
+
+    def __init__(self, session: PsycopgSession) -> None:
+        self._session = session
+        self.statements: list[str] = []
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        return self._session.fetch(sql, *args)
+
+    def run(self, template: str, *names: str) -> None:
+        [(statement,)] = self.fetch(
+            "SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names)
+        )
+        self.statements.append(statement)
+        self.fetch(statement)
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        self._session.load(table, rows)
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        return self._session.read(query, names)
+
+
+def planned(session: PsycopgSession, document: Mapping[str, Any]) -> list[str]:
+    """Return the statements that apply_policy would run, by running and undoing them.
+
+    Needs no master key: secrets are parameters, never part of a statement.
+    """
+    recorder = _Recorder(session)
+    try:
+        with session.connection.transaction():
+            apply_policy(recorder, document, MasterKey(bytes(32)))
+            raise _Undo
+    except _Undo:
+        return recorder.statements

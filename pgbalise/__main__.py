@@ -1,0 +1,5 @@
+"""``python -m pgbalise``."""
+
+from pgbalise.cli import main
+
+main()

@@ -1,0 +1,414 @@
+"""The command line: parse, call, print.
+
+Exit status: 0 done (``trace``: someone is accused; ``doctor``: nothing critical), 1 the answer is
+no (``trace``: no one is accused; ``doctor``: a critical finding), 2 an error, told in one line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from typer.exceptions import Abort, TyperException
+
+from pgbalise import __version__
+from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.keyfile import generate_key, key_from_command, read_key
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+
+app = typer.Typer(
+    help="Beacons on health data: mark what PostgreSQL returns, per recipient, and trace leaks.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+key_app = typer.Typer(help="The master key.")
+policy_app = typer.Typer(help="Which columns carry marks, and how.")
+recipient_app = typer.Typer(help="Who receives data.")
+app.add_typer(key_app, name="key")
+app.add_typer(policy_app, name="policy")
+app.add_typer(recipient_app, name="recipient")
+
+Dsn = Annotated[
+    str,
+    typer.Option("--dsn", help="libpq connection string or URI; by default PG* variables, service files, .pgpass."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+KeyFile = Annotated[
+    Optional[Path],
+    typer.Option("--key", envvar="PGBALISE_KEY", help="The master key's file, mode 0600."),
+]
+KeyCommand = Annotated[
+    Optional[str], typer.Option("--key-command", help="A command that prints the master key.")
+]
+PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+    except PgbaliseError as problem:
+        _complain(str(problem))
+    except TyperException as problem:
+        _complain(problem.format_message())
+    except ModuleNotFoundError as problem:
+        _complain(f"this needs the Python package {problem.name} (pip install 'pgbalise[arrow]')")
+    except Abort:
+        _complain("interrupted")
+    except KeyboardInterrupt:
+        _complain("interrupted")
+    except BrokenPipeError:
+        sys.exit(141)
+
+
+def _complain(text: str) -> None:
+    # one line, whatever a file's or a server's message held
+    print("pgbalise: " + " ".join(text.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _key(file: Path | None, command: str | None) -> MasterKey:
+    if (file is None) == (command is None):
+        raise InvalidInput("this needs the master key", hint="give --key FILE or --key-command")
+    return read_key(file) if file is not None else key_from_command(command or "")
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except OSError as problem:
+        raise InvalidPolicy(f"{path}: the policy cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise InvalidPolicy(f"{path}: the policy is not UTF-8 text") from None
+    try:
+        return load_document(text)
+    except InvalidPolicy as problem:
+        raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
+
+
+def _policy(path: Path) -> Policy:
+    try:
+        return parse_policy(_document(path))
+    except InvalidPolicy as problem:
+        raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def _working(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error that says what is going on."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=quiet or not err.is_terminal,
+    ) as progress:
+        task = progress.add_task("connecting", total=None)
+        yield lambda step: progress.update(task, description=step)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(f"pgbalise {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def init(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """Create the extension in a database."""
+    from pgbalise.database import connect, install
+
+    with connect(dsn) as session:
+        found = install(session)
+        [(library,)] = session.fetch("SELECT balise.load_library()")
+    if as_json:
+        _print_json({"extension": found, "library": library})
+    else:
+        out.print(f"extension pgbalise {found} is there, and PL/Python imports the library {library}")
+
+
+@app.command()
+def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """Say what is installed, protected and enrolled."""
+    from pgbalise.database import applied_policy, connect, installed, recipients
+    from pgbalise.errors import DatabaseProblem
+
+    with connect(dsn) as session:
+        answer: dict[str, Any] = {"extension": installed(session), "library": __version__}
+        [(answer["database"],)] = session.fetch("SELECT current_database()::text")
+        try:
+            policy: Policy | None = applied_policy(session)
+        except DatabaseProblem:
+            policy = None
+        everyone = recipients(session)
+    answer["epoch"] = policy.epoch if policy else None
+    answer["relations"] = [
+        {
+            "relation": relation.qualified,
+            "views": [f"{schema}.{relation.view}" for schema in policy.schemas.values()],
+            "carriers": [carrier.column for carrier in relation.carriers],
+        }
+        for relation in (policy.relations if policy else ())
+    ]
+    answer["recipients"] = {
+        "enrolled": sum(recipient.revoked_at is None for recipient in everyone),
+        "revoked": sum(recipient.revoked_at is not None for recipient in everyone),
+    }
+    if as_json:
+        _print_json(answer)
+        return
+    out.print(f"database {answer['database']}: extension {answer['extension']}, epoch {answer['epoch']}")
+    table = Table("relation", "marked views", "carriers")
+    for relation in answer["relations"]:
+        table.add_row(relation["relation"], ", ".join(relation["views"]), ", ".join(relation["carriers"]))
+    out.print(table if answer["relations"] else "no policy has been applied")
+    out.print("{enrolled} recipients enrolled, {revoked} revoked".format(**answer["recipients"]))
+
+
+@app.command()
+def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """Say whether an enrolled role can reach a protected relation by any other path."""
+    from pgbalise.database import connect
+    from pgbalise.doctor import examine
+
+    with connect(dsn) as session:
+        findings = examine(session)
+    critical = any(finding.severity == "critical" for finding in findings)
+    if as_json:
+        _print_json({"findings": [finding.as_dict() for finding in findings]})
+    elif not findings:
+        out.print("no recipient can pass by its marked views")
+    else:
+        for finding in findings:
+            colour = {"critical": "red", "warning": "yellow"}.get(finding.severity, "cyan")
+            out.print(f"[{colour}]{finding.code} {finding.severity}[/]", end=" ")
+            out.print(finding.message, markup=False)
+            if finding.mend:
+                out.print(f"    {finding.mend}", style="dim", markup=False, soft_wrap=True)
+    raise typer.Exit(1 if critical else 0)
+
+
+@key_app.command("generate")
+def key_generate(file: Annotated[Path, typer.Argument(show_default=False)]) -> None:
+    """Write a fresh master key to a new file."""
+    key = generate_key(file)
+    out.print(f"{file}: new master key {key.fingerprint()}; keep a copy in a safe place", soft_wrap=True)
+
+
+@policy_app.command("suggest")
+def policy_suggest(
+    schema: Annotated[list[str], typer.Argument(help="Schemas to look at.", show_default=False)],
+    dsn: Dsn = "",
+) -> None:
+    """Propose a policy from the catalog and its statistics."""
+    from pgbalise.database import connect
+    from pgbalise.suggest import suggest
+
+    with connect(dsn) as session:
+        print(suggest(session, schema), end="")
+
+
+@policy_app.command("check")
+def policy_check(
+    file: PolicyFile, dsn: Dsn = "", as_json: AsJson = False,
+    sample: Annotated[int, typer.Option(help="Rows to mark of each relation.")] = 100_000,
+) -> None:
+    """Report the distortion that a policy would cause."""
+    from pgbalise.check import check
+    from pgbalise.database import connect
+
+    policy = _policy(file)
+    with _working(as_json) as say, connect(dsn) as session:
+        say("marking a sample")
+        report = check(session, policy, None, sample)
+    if as_json:
+        _print_json(report.as_dict())
+        return
+    out.print(report.table())
+
+
+@policy_app.command("plan")
+def policy_plan(file: PolicyFile, dsn: Dsn = "") -> None:
+    """Print the SQL that apply would run. Runs it and takes it back."""
+    from pgbalise.database import connect, planned
+
+    document = _document(file)
+    with connect(dsn) as session:
+        for statement in planned(session, document):
+            print(statement + ";")
+
+
+@policy_app.command("apply")
+def policy_apply(
+    file: PolicyFile, dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the marked views, in one transaction."""
+    from pgbalise.database import apply_policy, check_master_key, connect, installed
+
+    document = _document(file)
+    master = _key(key, key_command)
+    with connect(dsn) as session:
+        installed(session)
+        check_master_key(session, master)
+        with session.connection.transaction():
+            views = apply_policy(session, document, master)
+    if as_json:
+        _print_json({"views": views})
+    else:
+        out.print(f"applied: {', '.join(views)}", soft_wrap=True)
+
+
+@recipient_app.command("add")
+def recipient_add(
+    role: Annotated[list[str], typer.Argument(help="Login roles.", show_default=False)],
+    recipient_class: Annotated[RecipientClass, typer.Option("--class")] = RecipientClass.SECONDARY,
+    force: Annotated[bool, typer.Option(help="Enrol even a role that can pass by its views.")] = False,
+    dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None, as_json: AsJson = False,
+) -> None:
+    """Make login roles recipients, all or none."""
+    from pgbalise.database import applied_policy, check_master_key, connect, enrol, installed
+
+    master = _key(key, key_command)
+    with connect(dsn) as session:
+        installed(session)
+        check_master_key(session, master)
+        epoch = applied_policy(session).epoch
+        with session.connection.transaction():
+            for name in role:
+                enrol(session, name, recipient_class, master, epoch, force=force)
+    if as_json:
+        _print_json({"enrolled": role, "class": recipient_class.value, "epoch": epoch})
+    else:
+        out.print(f"enrolled for {recipient_class.value} use: {', '.join(role)}", soft_wrap=True)
+
+
+@recipient_app.command("list")
+def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """List every recipient ever enrolled."""
+    from pgbalise.database import connect, recipients
+
+    with connect(dsn) as session:
+        everyone = recipients(session)
+    if as_json:
+        _print_json(
+            [
+                {
+                    "recipient": recipient.role,
+                    "class": recipient.recipient_class.value,
+                    "epoch": recipient.epoch,
+                    "commitment": recipient.commitment.hex(),
+                    "enrolled_at": recipient.enrolled_at,
+                    "revoked_at": recipient.revoked_at,
+                }
+                for recipient in everyone
+            ]
+        )
+        return
+    table = Table("recipient", "class", "epoch", "enrolled", "revoked", "commitment")
+    for recipient in everyone:
+        table.add_row(
+            recipient.role, recipient.recipient_class.value, str(recipient.epoch),
+            recipient.enrolled_at[:19], (recipient.revoked_at or "")[:19], recipient.commitment.hex()[:16],
+        )
+    out.print(table)
+
+
+@recipient_app.command("revoke")
+def recipient_revoke(
+    role: Annotated[str, typer.Argument(show_default=False)], dsn: Dsn = "", as_json: AsJson = False
+) -> None:
+    """Stop a recipient's access at once; it stays traceable for ever."""
+    from pgbalise.database import connect, revoke
+
+    with connect(dsn) as session, session.connection.transaction():
+        revoke(session, role)
+    if as_json:
+        _print_json({"revoked": role})
+    else:
+        out.print(f"revoked: {role}")
+
+
+@app.command()
+def extract(
+    query: Annotated[str, typer.Argument(metavar="SQL", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet", show_default=False)],
+    dsn: Dsn = "", as_json: AsJson = False,
+) -> None:
+    """Run a query as the role that the connection logs in as, and write what it returns."""
+    from pgbalise.database import connect
+    from pgbalise.extract import write_extract
+
+    with _working(as_json) as say, connect(dsn) as session:
+        say("reading")
+        rows = write_extract(session, query, output)
+    if as_json:
+        _print_json({"file": str(output), "rows": rows})
+    else:
+        out.print(f"{output}: {rows:,} rows", soft_wrap=True)
+
+
+@app.command()
+def trace(
+    leak: Annotated[list[Path], typer.Argument(help="CSV or Parquet files.", show_default=False)],
+    relation: Annotated[str, typer.Option(help="The protected relation, SCHEMA.NAME.", show_default=False)],
+    alpha: Annotated[float, typer.Option(help="Bound on the probability that anyone is accused wrongly.")] = 1e-6,
+    report: Annotated[Optional[Path], typer.Option(help="Write the report, FILE.html.")] = None,
+    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
+    dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None, as_json: AsJson = False,
+) -> None:
+    """Say whose copy a leaked file is, or that nobody can be named."""
+    from pgbalise.investigate import investigate
+    from pgbalise.report.html import html
+    from pgbalise.report.text import verdict_panel
+
+    if language not in ("en", "fr"):
+        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
+    master = _key(key, key_command)
+    with _working(as_json) as say:
+        found = investigate(
+            leak, relation, master, dsn, alpha=alpha, created_at=datetime.now(UTC), progress=say
+        )
+    if report is not None:
+        chosen: Literal["en", "fr"] = "fr" if language == "fr" else "en"
+        report.write_text(html(found, language=chosen), "utf-8")
+    if as_json:
+        _print_json(found.verdict.as_dict())
+    else:
+        out.print(verdict_panel(found))
+        if report is not None:
+            out.print(f"report: {report}", soft_wrap=True)
+    raise typer.Exit(0 if found.verdict.accused else 1)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path("demo-output"),
+    recipients: Annotated[int, typer.Option(help="How many recipients to enrol.")] = 200,
+    seed: Annotated[int, typer.Option(help="What the made-up parts derive from.")] = 1,
+) -> None:
+    """Show the whole job on real clinical data, in a server of its own that is gone afterwards."""
+    from pgbalise.demo.story import tell
+
+    tell(directory, recipients, seed, out)

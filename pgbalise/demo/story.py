@@ -1,0 +1,190 @@
+"""The whole main job, told once: from a hospital's database to the name of who leaked."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from pgbalise.database import apply_policy, connect, enrol, install
+from pgbalise.demo.cluster import ThrowawayCluster
+from pgbalise.demo.cohort import load_cohort
+from pgbalise.errors import EnvironmentProblem, InvalidInput
+from pgbalise.extract import write_extract
+from pgbalise.investigate import investigate
+from pgbalise.keyfile import generate_key
+from pgbalise.leak import read_leak
+from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
+from pgbalise.report.html import html
+from pgbalise.report.text import verdict_panel
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SITES = (
+    "rennes", "brest", "quimper", "lorient", "vannes",
+    "saint_brieuc", "saint_malo", "fougeres", "redon", "pontivy",
+)  # fmt: skip
+_PURPOSES = (
+    "cohort", "registry", "vendor", "quality", "trial_a",
+    "trial_b", "thesis", "billing", "vigilance", "warehouse",
+)  # fmt: skip
+
+_QUERY = (
+    "SELECT result_id, patient_id, test, value, taken_at, recorded_at FROM marked.lab_result"
+    " ORDER BY result_id"
+)
+
+KEPT = 4_000
+"""Rows that the thief keeps of an extract of 400,123."""
+
+
+def recipient_names(count: int) -> list[str]:
+    """Return the names of so many recipients: a purpose at a hospital, numbered."""
+    names = [f"{purpose}_{site}" for purpose in _PURPOSES for site in _SITES]
+    return [names[n % len(names)] + ("" if n < len(names) else f"_{n // len(names) + 1}") for n in range(count)]
+
+
+def damage(rows: pa.Table, seed: int) -> pa.Table:
+    """Do to an extract (columns of text) what a thief might: keep few rows, shuffle them, round
+    half of the values to tens, cut the times to the second in a quarter of them, drop a column."""
+    chance = random.Random(seed)  # noqa: S311 - a story, not a secret
+    kept = chance.sample(range(rows.num_rows), min(KEPT, rows.num_rows))
+    table = rows.take(pa.array(kept)).drop_columns(["taken_at"])
+    values = [
+        str(round(float(value) / 10) * 10) if chance.random() < 0.5 else value
+        for value in table.column("value").to_pylist()
+    ]
+    times = [
+        time[:19] + time[-3:] if chance.random() < 0.25 else time
+        for time in table.column("recorded_at").to_pylist()
+    ]
+    table = table.set_column(table.column_names.index("value"), "value", pa.array(values))
+    return table.set_column(table.column_names.index("recorded_at"), "recorded_at", pa.array(times))
+
+
+def tell(directory: Path, count: int, seed: int, out: Console) -> None:
+    """Run the demonstration and leave its results in a folder. Raises PgbaliseError."""
+    if count < 3:
+        raise InvalidInput("the demonstration needs at least 3 recipients")
+    directory.mkdir(parents=True, exist_ok=True)
+    key_file = directory / "master.key"
+    if key_file.exists():
+        key_file.unlink()
+    key = generate_key(key_file)
+    document = load_document((Path(__file__).parent / "policy.toml").read_text("utf-8"))
+    policy = parse_policy(document)
+    names = recipient_names(count)
+    chance = random.Random(seed)  # noqa: S311 - a story, not a secret
+    chosen = chance.sample(names, 3)
+    thief = chosen[0]
+
+    with (
+        Progress(
+            TextColumn("{task.description:<58}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            console=out,
+        ) as progress,
+        ThrowawayCluster() as cluster,
+    ):
+
+        def step(text: str, total: int = 1) -> int:
+            return progress.add_task(text, total=total)
+
+        task = step("1 a PostgreSQL server of its own, with the extension")
+        cluster.install_extension(_sql_folder())
+        owner = cluster.dsn()
+        progress.advance(task)  # type: ignore[arg-type]
+
+        task = step("2 the NAFLD cohort as a small patient record database")
+        with connect(owner) as session:
+            with session.connection.transaction():
+                load_cohort(session.connection, seed=seed)
+            progress.advance(task)  # type: ignore[arg-type]
+
+            task = step("3 the policy, as marked views")
+            install(session)
+            with session.connection.transaction():
+                views = apply_policy(session, document, key)
+            progress.advance(task)  # type: ignore[arg-type]
+
+            task = step(f"4 {count} recipients", count)
+            with session.connection.transaction():
+                for name in names:
+                    session.run("CREATE ROLE %I LOGIN", name)
+                    enrol(session, name, RecipientClass.SECONDARY, key, policy.epoch)
+                    progress.advance(task)  # type: ignore[arg-type]
+
+        task = step("5 three of them take an extract of lab_result", 3)
+        for name in chosen:
+            with connect(cluster.dsn(user=name)) as session:
+                write_extract(session, _QUERY, directory / f"extract-{name}.csv")
+            progress.advance(task)  # type: ignore[arg-type]
+
+        task = step("6 one copy leaks, damaged")
+        stolen = read_leak(directory / f"extract-{thief}.csv").rows
+        leak = directory / "leak.csv"
+        pyarrow.csv.write_csv(damage(stolen, seed), leak)
+        progress.advance(task)  # type: ignore[arg-type]
+
+        task = step("7 whose copy is it?")
+        report = investigate([leak], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC))
+        progress.advance(task)  # type: ignore[arg-type]
+
+        task = step("8 and a copy of the stored rows, that no recipient had?")
+        raw = directory / "unmarked.csv"
+        with connect(owner) as session:
+            write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
+        pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
+        innocent = investigate([raw], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC))
+        progress.advance(task)  # type: ignore[arg-type]
+
+        differing = _differences(directory, chosen)
+
+    (directory / "verdict.json").write_text(json.dumps(report.verdict.as_dict(), indent=1) + "\n")
+    (directory / "report.html").write_text(html(report), "utf-8")
+    (directory / "rapport.html").write_text(html(report, language="fr"), "utf-8")
+    out.print(f"\nviews: {', '.join(views)}", soft_wrap=True)
+    out.print(f"extracts of the same 400,123 rows: {differing}\n")
+    out.print(verdict_panel(report))
+    right = report.verdict.accused == [thief]
+    nobody = not innocent.verdict.accused
+    out.print(
+        Panel(
+            f"The copy was that of [bold]{thief}[/]: {'found' if right else 'NOT FOUND'}.\n"
+            f"Of the unmarked copy pgbalise {'accuses nobody' if nobody else 'ACCUSES SOMEONE'}.\n\n"
+            f"{leak}\n{directory / 'verdict.json'}\n{directory / 'report.html'} (rapport.html in French)",
+            title="what really happened",
+        )
+    )
+    if not (right and nobody):
+        raise EnvironmentProblem("the demonstration did not end as it must", hint="please report this")
+
+
+def _differences(directory: Path, names: list[str]) -> str:
+    """How many cells two recipients' extracts differ in."""
+    first, second = (read_leak(directory / f"extract-{name}.csv").rows for name in names[:2])
+    parts = []
+    for column in ("value", "recorded_at"):
+        differ = pc.sum(pc.not_equal(first.column(column), second.column(column))).as_py()
+        parts.append(f"{differ:,} cells of {column}")
+    return f"{names[0]} and {names[1]} differ in {' and '.join(parts)}"
+
+
+def _sql_folder() -> Path:
+    """The extension's source: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "sql", package / "sql"):
+        if (folder / "pgbalise.control").exists():
+            return folder
+    raise EnvironmentProblem("the extension's source is not beside the package")

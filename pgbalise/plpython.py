@@ -1,0 +1,303 @@
+"""What the extension's PL/Python functions call: the same code as the command line's.
+
+``plpy`` is the module that PostgreSQL gives PL/Python functions; see the manual's chapter 46.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from pgbalise.catalog import columns
+from pgbalise.database import (
+    applied_policy,
+    apply_policy,
+    check_master_key,
+    enrol,
+    recipients,
+    revoke,
+    run,
+    stored_rows,
+)
+from pgbalise.errors import InvalidPolicy, PgbaliseError
+from pgbalise.keyfile import read_key
+from pgbalise.marking.policy import RecipientClass, parse_policy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_SQL_TYPES: dict[type, str] = {str: "text", bool: "boolean", int: "bigint", bytes: "bytea", float: "float8"}
+
+
+class PlpySession:
+    """A Session over the server programming interface that ``plpy`` gives."""
+
+    def __init__(self, plpy: Any) -> None:
+        self.plpy = plpy
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows, none for one that returns no rows."""
+        result = self._execute(sql, args)
+        try:
+            names = result.colnames()
+        except self.plpy.Error:
+            return []
+        if len(set(names)) < len(names):
+            # rows are dictionaries: columns of the same name would hide each other
+            names = [f"c{n}" for n in range(len(names))]
+            result = self._execute(f"SELECT * FROM ({sql}) AS q({', '.join(names)})", args)
+        return [tuple(row[name] for name in names) for row in result]
+
+    def _execute(self, sql: str, args: Sequence[object]) -> Any:
+        if not args:
+            return self.plpy.execute(sql)
+        return self.plpy.execute(self.plpy.prepare(sql, [_sql_type(a) for a in args]), list(args))
+
+    def run(self, template: str, *names: str) -> None:
+        """Run ``format(template, *names)``, put together by the server."""
+        run(self, template, *names)
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        """Append rows of text to a table made by pgbalise; columns in the table's order."""
+        types = self.fetch(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = $1::text::regclass AND attnum > 0 ORDER BY attnum",
+            table,
+        )
+        casts = ", ".join(f"c{n}::{name}" for n, (name,) in enumerate(types))
+        arrays = ", ".join(f"${n + 1}::text[]" for n in range(len(types)))
+        names = ", ".join(f"c{n}" for n in range(len(types)))
+        [(statement,)] = self.fetch(
+            "SELECT format('INSERT INTO %I SELECT ' || $2::text, $1::text)",
+            table,
+            f"{casts} FROM unnest({arrays}) AS u({names})",
+        )
+        self.fetch(statement, *(column.to_pylist() for column in rows.columns))
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        """Return a query's rows as text, under these names."""
+        import pyarrow as pa
+
+        listed = self.plpy.prepare(
+            f"SELECT * FROM ({query}) AS q({', '.join(f'c{n}' for n in range(len(names)))})"
+        )
+        result = self.plpy.execute(listed)
+        arrays = [pa.array([row[f"c{n}"] for row in result], pa.string()) for n in range(len(names))]
+        return pa.table(arrays, names=list(names))
+
+
+def _sql_type(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return _sql_type(value[0] if value else "") + "[]"
+    return _SQL_TYPES.get(type(value), "text")
+
+
+def _spoken(method: Callable[P, R]) -> Callable[P, R]:
+    """Report a PgbaliseError as a PostgreSQL error with its hint, without a Python traceback."""
+
+    @wraps(method)
+    def speaking(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except PgbaliseError as problem:
+            plpy = args[0].plpy  # type: ignore[attr-defined]
+            extra = {"hint": problem.hint} if problem.hint else {}
+            plpy.error(problem.message, sqlstate="22023", **extra)
+            raise
+
+    return speaking
+
+
+class Functions:
+    """The SQL functions of schema balise, one method each."""
+
+    def __init__(self, plpy: Any) -> None:
+        self.plpy = plpy
+        self.session = PlpySession(plpy)
+
+    @contextmanager
+    def _settings(self) -> Iterator[None]:
+        """Print values the same way whatever the caller's settings, and give those back."""
+        wanted = {"datestyle": "ISO, YMD", "timezone": "UTC", "extra_float_digits": "1"}
+        wanted["search_path"] = "pg_catalog"
+        before = {name: self.session.fetch("SELECT current_setting($1)", name)[0][0] for name in wanted}
+        for name, value in wanted.items():
+            self.session.fetch("SELECT set_config($1, $2, true)", name, value)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                self.session.fetch("SELECT set_config($1, $2, true)", name, value)
+
+    @_spoken
+    def mark_column(
+        self,
+        relation: str,
+        column: str,
+        quantum: str | None,
+        bounds: list[str] | None,
+        thresholds: list[str] | None,
+        skip: list[str] | None,
+        grid: str | None,
+        equivalents: list[list[str]] | None,
+        density: Any,
+        neutral: bool,
+        continuous: bool,
+        entity: list[str] | None,
+        by_column: str | None,
+        by_value: str | None,
+    ) -> None:
+        """Add a carrier, or one value of its ``by`` column, to the draft."""
+        [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", relation)
+        with self._settings():
+            [(schema, name, qualified)] = self.session.fetch(
+                "SELECT n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname)"
+                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1::oid",
+                oid,
+            )
+            types = {info.name: info.type_text for info in columns(self.session, schema, name)}
+            for wanted in [column, *(entity or []), *([by_column] if by_column else [])]:
+                if wanted not in types:
+                    raise InvalidPolicy(f"{qualified} has no column {wanted}")
+            key = self.session.fetch(
+                "SELECT a.attname::text FROM pg_index AS i JOIN pg_attribute AS a"
+                " ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+                " WHERE i.indrelid = $1::oid AND i.indisprimary"
+                " ORDER BY array_position(i.indkey::int[], a.attnum::int)",
+                oid,
+            )
+            document = self._draft()
+            table = document.setdefault("relation", {}).setdefault(qualified, {})
+            if "key" not in table:
+                if not key:
+                    raise InvalidPolicy(f"{qualified} has no primary key")
+                table["key"] = {part: types[part] for (part,) in key}
+            carrier = table.setdefault("carrier", {}).setdefault(column, {})
+            tolerance = {
+                "quantum": quantum,
+                "bounds": bounds,
+                "thresholds": thresholds,
+                "skip": skip,
+                "grid": grid,
+                "equivalents": equivalents,
+            }
+            given = {setting: value for setting, value in tolerance.items() if value is not None}
+            carrier["type"] = types[column]
+            carrier |= {"neutral": neutral} if neutral else {}
+            carrier |= {"continuous": continuous} if continuous else {}
+            carrier |= {"density": str(density)} if density is not None else {}
+            carrier |= {"entity": {part: types[part] for part in entity}} if entity else {}
+            if (by_column is None) != (by_value is None):
+                raise InvalidPolicy("by_column and by_value go together")
+            if by_column is None:
+                carrier |= given
+            else:
+                carrier["by"] = {by_column: types[by_column]}
+                carrier.setdefault("tolerance", {})[by_value] = given
+            parse_policy(document)
+            self._save(document)
+
+    @_spoken
+    def unmark_column(self, relation: str, column: str) -> None:
+        """Take a carrier out of the draft; a relation without carriers goes too."""
+        [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", relation)
+        with self._settings():
+            [(qualified,)] = self.session.fetch(
+                "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c"
+                " JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1::oid",
+                oid,
+            )
+            document = self._draft()
+            carriers = document.get("relation", {}).get(qualified, {}).get("carrier", {})
+            if column not in carriers:
+                raise InvalidPolicy(f"{qualified} has no carrier {column} in the draft")
+            del carriers[column]
+            if not carriers:
+                del document["relation"][qualified]
+            self._save(document)
+
+    @_spoken
+    def apply(self, key_file: str) -> int:
+        """Apply the draft, or the policy in force once more; return the number of views."""
+        with self._settings():
+            key = read_key(Path(key_file))
+            check_master_key(self.session, key)
+            return len(apply_policy(self.session, self._draft(), key))
+
+    @_spoken
+    def enrol(self, role: str, recipient_class: str, key_file: str | None, force: bool) -> None:
+        """Make a login role a recipient."""
+        with self._settings():
+            if key_file is None:
+                raise InvalidPolicy("enrolling needs the master key", hint="give key_file")
+            try:
+                chosen = RecipientClass(recipient_class)
+            except ValueError:
+                raise InvalidPolicy("class: must be secondary or care") from None
+            key = read_key(Path(key_file))
+            check_master_key(self.session, key)
+            enrol(self.session, role, chosen, key, applied_policy(self.session).epoch, force=force)
+
+    @_spoken
+    def revoke(self, role: str) -> None:
+        """Stop a recipient's access at once."""
+        with self._settings():
+            revoke(self.session, role)
+
+    @_spoken
+    def trace(
+        self, leak: str, relation: str, key_file: str, alpha: float
+    ) -> list[tuple[str, bool, float, int]]:
+        """Trace a table of leaked rows; strongest evidence first."""
+        from pgbalise.trace import key_text, leak_columns, needed_columns, trace
+
+        [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", leak)
+        with self._settings():
+            key = read_key(Path(key_file))
+            check_master_key(self.session, key)
+            policy = applied_policy(self.session)
+            protected = policy.relation(relation)
+            leaked = self._leak(oid)
+            found = {column: name for name, column in leak_columns(leaked, protected).items()}
+            keys = key_text(leaked, [found[name] for name, _ in protected.key], protected.key)
+            stored = stored_rows(self.session, protected, needed_columns(protected), keys)
+            self.session.fetch("DROP TABLE pg_temp.balise_leak_key")
+            names = [recipient.role for recipient in recipients(self.session)]
+            verdict = trace(leaked, stored, policy, protected, key, names, alpha=alpha).verdict
+        return [(v.recipient, v.accused, v.log10_e_value, v.cells) for v in verdict.verdicts]
+
+    def _leak(self, oid: int) -> pa.Table:
+        names = [
+            name
+            for (name,) in self.session.fetch(
+                "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::oid AND attnum > 0"
+                " AND NOT attisdropped ORDER BY attnum",
+                oid,
+            )
+        ]
+        [(query,)] = self.session.fetch(
+            "SELECT format('SELECT %s FROM %s', string_agg(format('%I::text', name), ', '), $1::oid::regclass)"
+            " FROM unnest($2::text[]) AS name",
+            oid,
+            names,
+        )
+        return self.session.read(query, names)
+
+    def _draft(self) -> dict[str, Any]:
+        rows = self.session.fetch(
+            "SELECT document::text FROM balise.policy"
+            " ORDER BY applied_at IS NULL DESC, version DESC LIMIT 1"
+        )
+        document: dict[str, Any] = json.loads(rows[0][0]) if rows else {}
+        return document
+
+    def _save(self, document: dict[str, Any]) -> None:
+        self.session.fetch("DELETE FROM balise.policy WHERE applied_at IS NULL")
+        self.session.fetch("INSERT INTO balise.policy (document) VALUES ($1::jsonb)", json.dumps(document))
