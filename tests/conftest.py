@@ -6,6 +6,7 @@ Roles belong to the server, not to a database: those a test creates are dropped 
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,13 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from pgbalise.database import apply_policy, connect, enrol, install
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
+from pgbalise.demo.story import recipient_names
+from pgbalise.keyfile import generate_key
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import RecipientClass, load_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +103,60 @@ def empty_db(cluster: ThrowawayCluster) -> Iterator[Connection]:
     """A fresh, empty database: a connection as postgres, in autocommit."""
     with _database(cluster, "empty_test", "template0") as connection:
         yield connection
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """A database with the demonstration's policy in force and recipients enrolled."""
+
+    cluster: ThrowawayCluster
+    dbname: str
+    key: MasterKey
+    key_file: Path
+    recipients: tuple[str, ...]
+
+    def dsn(self, user: str = "postgres") -> str:
+        """A connection string for a role."""
+        return self.cluster.dsn(self.dbname, user)
+
+
+@contextmanager
+def _hospital(
+    cluster: ThrowawayCluster, dbname: str, template: str, folder: Path, names: list[str]
+) -> Iterator[Hospital]:
+    key_file = folder / f"{dbname}.key"
+    key = generate_key(key_file)
+    document = load_document((PROJECT / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    with _database(cluster, dbname, template), connect(cluster.dsn(dbname)) as session:
+        install(session)
+        with session.connection.transaction():
+            apply_policy(session, document, key)
+            for name in names:
+                if not session.fetch("SELECT 1 FROM pg_roles WHERE rolname = $1::text", name):
+                    session.run("CREATE ROLE %I LOGIN", name)
+                enrol(session, name, RecipientClass.SECONDARY, key, 1)
+        yield Hospital(cluster, dbname, key, key_file, tuple(names))
+
+
+@pytest.fixture(scope="session")
+def hospital(
+    cluster: ThrowawayCluster, dpi_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Hospital]:
+    """The cohort under the demonstration's policy, with 200 recipients. Do not change it."""
+    folder = tmp_path_factory.mktemp("hospital")
+    with _hospital(cluster, "hospital", dpi_template, folder, recipient_names(200)) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def elsewhere(
+    cluster: ThrowawayCluster,
+    dpi_template: str,
+    hospital: Hospital,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Hospital]:
+    """Another hospital of the same kind: same keys and recipients' names, another master key."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    names = list(hospital.recipients[:20])
+    with _hospital(cluster, "elsewhere", dpi_template, folder, names) as made:
+        yield made

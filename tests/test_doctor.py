@@ -1,0 +1,454 @@
+"""Each path is opened for real, must be found, must work where it says so, and must be mended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pgbalise.database import PsycopgSession, apply_policy, connect, enrol, install
+from pgbalise.doctor import Finding, Severity, examine, showing_views, summary, worst
+from pgbalise.errors import DatabaseProblem
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import RecipientClass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pgbalise.demo.cluster import ThrowawayCluster
+
+KEY = MasterKey(bytes(range(32)))
+DOCUMENT: dict[str, Any] = {
+    "relation": {
+        "dpi.patient": {
+            "key": {"patient_id": "integer"},
+            "carrier": {"weight": {"type": "numeric(5,1)", "quantum": "0.1"}},
+            "decoys": True,
+        },
+        "dpi.result": {
+            "key": {"result_id": "integer", "year": "integer"},
+            "carrier": {"value": {"type": "numeric(7,2)", "quantum": "0.01"}},
+        },
+    }
+}
+
+
+@dataclass
+class Site:
+    connection: psycopg.Connection[Any]
+    session: PsycopgSession
+    cluster: ThrowawayCluster
+
+    def run(self, *statements: str) -> None:
+        for statement in statements:
+            self.connection.execute(statement)
+
+    def findings(self) -> list[Finding]:
+        return examine(self.session)
+
+    def as_recipient(self, statement: str) -> list[tuple[Any, ...]]:
+        dsn = self.cluster.dsn(self.connection.info.dbname, "researcher")
+        with psycopg.connect(dsn, autocommit=True) as other:
+            for part in statement.split(";")[:-1]:
+                other.execute(part)
+            cursor = other.execute(statement.split(";")[-1])
+            return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def site(cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any]) -> Iterator[Site]:
+    with connect(cluster.dsn(empty_db.info.dbname)) as session:
+        here = Site(session.connection, session, cluster)
+        here.run(
+            "CREATE SCHEMA dpi",
+            "CREATE TABLE dpi.patient (patient_id int PRIMARY KEY, name text, weight numeric(5,1))",
+            "CREATE TABLE dpi.result (result_id int, year int, value numeric(7,2),"
+            " PRIMARY KEY (result_id, year)) PARTITION BY LIST (year)",
+            "CREATE TABLE dpi.result_2020 PARTITION OF dpi.result FOR VALUES IN (2020)",
+            "INSERT INTO dpi.patient VALUES (1, 'A', 61.5), (2, 'B', 75.0)",
+            "INSERT INTO dpi.result VALUES (1, 2020, 5.20)",
+            "CREATE ROLE researcher LOGIN",
+            "CREATE ROLE helper",
+            "CREATE ROLE keeper",
+        )
+        install(session)
+        with session.connection.transaction():
+            apply_policy(session, DOCUMENT, KEY)
+            enrol(session, "researcher", RecipientClass.SECONDARY, KEY, 1)
+        yield here
+
+
+def test_clean_install_has_no_finding(site: Site) -> None:
+    assert site.findings() == []
+    assert len(site.as_recipient("SELECT * FROM marked.patient")) == 2
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        site.as_recipient("SELECT * FROM dpi.patient")
+
+
+def test_without_extension(empty_db: psycopg.Connection[Any]) -> None:
+    with pytest.raises(DatabaseProblem, match="no pgbalise extension"):
+        examine(PsycopgSession(empty_db))
+
+
+RAW = "SELECT name FROM dpi.patient"
+USAGE = "GRANT USAGE ON SCHEMA dpi TO researcher"
+SCHEMA = "CREATE SCHEMA desk; GRANT USAGE ON SCHEMA desk TO PUBLIC"
+READ = "GRANT SELECT ON dpi.patient TO keeper; GRANT USAGE ON SCHEMA dpi TO keeper"
+
+# name: (code, severity, object, what opens the path, what the recipient then reads)
+PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
+    "superuser": ("D01", "critical", "superuser", "ALTER ROLE researcher SUPERUSER", RAW),
+    "becomes superuser": (
+        "D01", "critical", "SUPERUSER",
+        "ALTER ROLE helper SUPERUSER; GRANT helper TO researcher", f"SET ROLE helper; {RAW}",
+    ),
+    "bypass rls": ("D02", "warning", "BYPASSRLS", "ALTER ROLE researcher BYPASSRLS", None),
+    "replication": ("D03", "critical", "REPLICATION", "ALTER ROLE researcher REPLICATION", None),
+    "createrole": (
+        "D04", "critical", "CREATEROLE", "ALTER ROLE researcher CREATEROLE",
+        f"GRANT pg_read_all_data TO researcher; {RAW}",
+    ),
+    "createrole by set role": (
+        "D04", "critical", "CREATEROLE",
+        "ALTER ROLE helper CREATEROLE; ALTER ROLE researcher NOINHERIT; GRANT helper TO researcher",
+        f"SET ROLE helper; GRANT balise_owner TO researcher; RESET ROLE; SET ROLE balise_owner; {RAW}",
+    ),
+    "reads all data": (
+        "D05", "critical", "pg_read_all_data", "GRANT pg_read_all_data TO researcher", RAW,
+    ),
+    "reads server files": (
+        "D05", "critical", "pg_read_server_files", "GRANT pg_read_server_files TO researcher",
+        "CREATE TEMP TABLE t (x text); COPY t FROM '/etc/passwd'; SELECT * FROM t",
+    ),
+    "runs programs": (
+        "D05", "critical", "pg_execute_server_program",
+        "GRANT pg_execute_server_program TO researcher",
+        "CREATE TEMP TABLE t (x text); COPY t FROM PROGRAM 'id'; SELECT * FROM t",
+    ),
+    "monitors": ("D05", "notice", "pg_monitor", "GRANT pg_monitor TO researcher", None),
+    "owner": (
+        "D06", "critical", "dpi.patient", f"{USAGE}; ALTER TABLE dpi.patient OWNER TO researcher",
+        RAW,
+    ),
+    "member of owner": (
+        "D06", "critical", "dpi.patient",
+        "GRANT USAGE ON SCHEMA dpi TO helper; ALTER TABLE dpi.patient OWNER TO helper;"
+        "GRANT helper TO researcher", RAW,
+    ),
+    "schema owner": ("D07", "warning", "dpi", "ALTER SCHEMA dpi OWNER TO researcher", None),
+    "database owner": (
+        "D07", "warning", "empty_test", "ALTER DATABASE empty_test OWNER TO researcher", None,
+    ),
+    "direct grant": (
+        "D08", "critical", "dpi.patient", f"{USAGE}; GRANT SELECT ON dpi.patient TO researcher", RAW,
+    ),
+    "public grant": (
+        "D08", "critical", "dpi.patient",
+        "GRANT USAGE ON SCHEMA dpi TO PUBLIC; GRANT SELECT ON dpi.patient TO PUBLIC", RAW,
+    ),
+    "inherited grant": (
+        "D08", "critical", "dpi.patient", f"{READ}; GRANT keeper TO helper; GRANT helper TO researcher",
+        RAW,
+    ),
+    "grant by set role": (
+        "D08", "critical", "dpi.patient",
+        f"{READ}; ALTER ROLE researcher NOINHERIT; GRANT keeper TO researcher",
+        f"SET ROLE keeper; {RAW}",
+    ),
+    "grant by someone else": (
+        "D08", "critical", "dpi.patient",
+        f"{USAGE}; GRANT USAGE ON SCHEMA dpi TO keeper;"
+        "GRANT SELECT ON dpi.patient TO keeper WITH GRANT OPTION; SET ROLE keeper;"
+        "GRANT SELECT ON dpi.patient TO researcher; RESET ROLE", RAW,
+    ),
+    "grant without schema": (
+        "D08", "warning", "dpi.patient", "GRANT SELECT ON dpi.patient TO researcher", None,
+    ),
+    "partition": (
+        "D08", "critical", "dpi.result_2020",
+        f"{USAGE}; GRANT SELECT ON dpi.result_2020 TO researcher", "SELECT * FROM dpi.result_2020",
+    ),
+    "inheritance parent": (
+        "D08", "critical", "dpi.person",
+        f"CREATE TABLE dpi.person (patient_id int NOT NULL, name text);"
+        f"ALTER TABLE dpi.patient INHERIT dpi.person; {USAGE};"
+        "GRANT SELECT ON dpi.person TO researcher", "SELECT name FROM dpi.person",
+    ),
+    "column grant": (
+        "D09", "critical", "dpi.patient",
+        f"{USAGE}; GRANT SELECT (name) ON dpi.patient TO researcher", RAW,
+    ),
+    "write": (
+        "D10", "warning", "dpi.patient", f"{USAGE}; GRANT INSERT ON dpi.patient TO researcher", None,
+    ),
+    "write a column": (
+        "D10", "warning", "dpi.patient",
+        f"{USAGE}; GRANT UPDATE (name) ON dpi.patient TO researcher", None,
+    ),
+    "trigger": (
+        "D10", "critical", "dpi.patient", f"{USAGE}; GRANT TRIGGER ON dpi.patient TO researcher",
+        None,
+    ),
+    "view": (
+        "D11", "critical", "desk.v",
+        f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; GRANT SELECT ON desk.v TO researcher",
+        "SELECT * FROM desk.v",
+    ),
+    "view on view, column grant": (
+        "D11", "critical", "desk.w",
+        f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; CREATE VIEW desk.w AS SELECT * FROM desk.v;"
+        "GRANT SELECT (name) ON desk.w TO PUBLIC", "SELECT name FROM desk.w",
+    ),
+    "view on a partition": (
+        "D11", "critical", "desk.v",
+        f"{SCHEMA}; CREATE VIEW desk.v AS TABLE dpi.result_2020; GRANT SELECT ON desk.v TO PUBLIC",
+        "SELECT * FROM desk.v",
+    ),
+    "materialised view": (
+        "D11", "critical", "desk.m",
+        f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS {RAW}; GRANT SELECT ON desk.m TO researcher",
+        "SELECT * FROM desk.m",
+    ),
+    "materialised view of an invoker view": (
+        "D11", "critical", "desk.m",
+        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+        "CREATE MATERIALIZED VIEW desk.m AS SELECT * FROM desk.v;"
+        "GRANT SELECT ON desk.m TO researcher", "SELECT * FROM desk.m",
+    ),
+    "own materialised view": (
+        "D11", "critical", "desk.m",
+        f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS {RAW};"
+        "ALTER MATERIALIZED VIEW desk.m OWNER TO researcher", "SELECT * FROM desk.m",
+    ),
+    "security definer": (
+        "D12", "warning", "desk.f(n integer)",
+        f"{SCHEMA}; CREATE FUNCTION desk.f(n int) RETURNS SETOF text SECURITY DEFINER LANGUAGE sql"
+        f" AS '{RAW}'", "SELECT desk.f(1)",
+    ),
+    "secret": (
+        "D13", "critical", "balise.codeword",
+        "GRANT USAGE ON SCHEMA balise TO researcher; GRANT SELECT ON balise.codeword TO researcher",
+        "SELECT word FROM balise.codeword",
+    ),
+    "catalog": (
+        "D13", "warning", "balise.policy",
+        "GRANT USAGE ON SCHEMA balise TO researcher; GRANT SELECT ON balise.policy TO researcher",
+        None,
+    ),
+    "catalog writer": (
+        "D13", "critical", "balise.recipient",
+        "GRANT USAGE ON SCHEMA balise TO researcher; GRANT UPDATE ON balise.recipient TO researcher",
+        None,
+    ),
+    "administers": (
+        "D13", "warning", "balise.revoke(role_name name)",
+        "GRANT USAGE ON SCHEMA balise TO researcher;"
+        "GRANT EXECUTE ON FUNCTION balise.revoke TO researcher", None,
+    ),
+    "owns the catalog": (
+        "D13", "critical", "balise.codeword", "ALTER TABLE balise.codeword OWNER TO researcher", None,
+    ),
+    "decoys": (
+        "D14", "critical", "balise_decoy.patient",
+        "GRANT USAGE ON SCHEMA balise_decoy TO researcher;"
+        "GRANT SELECT ON balise_decoy.patient TO researcher",
+        "SELECT count(*) FROM balise_decoy.patient",
+    ),
+    "view owner": (
+        "D15", "critical", "balise_owner", "GRANT balise_owner TO researcher",
+        "SET ROLE balise_owner; SELECT seeds FROM balise.relation_secret",
+    ),
+    "search path": (
+        "D16", "warning", "public", "GRANT CREATE ON SCHEMA public TO PUBLIC", None,
+    ),
+    "set search path": (
+        "D16", "warning", "desk",
+        f"{SCHEMA}; ALTER ROLE balise_owner SET search_path = desk, public;"
+        "GRANT CREATE ON SCHEMA desk TO researcher", None,
+    ),
+    "view schema": ("D16", "warning", "marked", "GRANT CREATE ON SCHEMA marked TO researcher", None),
+    "owns a marked view": (
+        "D16", "warning", "marked.patient", "ALTER VIEW marked.patient OWNER TO researcher", None,
+    ),
+    "member of the recipient": ("D17", "notice", "helper", "GRANT researcher TO helper", None),
+    "trusted untrusted": (
+        "D18", "critical", "plpython3u",
+        "UPDATE pg_language SET lanpltrusted = true WHERE lanname = 'plpython3u'",
+        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE plpython3u AS 'return 1';"
+        "SELECT pg_temp.f()",
+    ),
+    "untrusted function": (
+        "D19", "warning", "desk.f()",
+        f"{SCHEMA}; CREATE FUNCTION desk.f() RETURNS int LANGUAGE plpython3u AS 'return 1'", None,
+    ),
+    "file function": (
+        "D20", "critical", "pg_catalog.pg_read_file(text)",
+        "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO researcher",
+        "SELECT pg_read_file('PG_VERSION')",
+    ),
+    "dblink": (
+        "D21", "warning", "public.dblink(text, text)", "CREATE EXTENSION dblink SCHEMA public", None,
+    ),
+    "dblink_connect_u": (
+        "D21", "critical", "public.dblink_connect_u(text)",
+        "CREATE EXTENSION dblink SCHEMA public;"
+        "GRANT EXECUTE ON FUNCTION public.dblink_connect_u(text) TO researcher", None,
+    ),
+    "foreign server": (
+        "D22", "warning", "copy",
+        "CREATE EXTENSION postgres_fdw SCHEMA public;"
+        "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
+        "GRANT USAGE ON FOREIGN SERVER copy TO researcher", None,
+    ),
+    "foreign table": (
+        "D22", "warning", "desk.t",
+        f"{SCHEMA}; CREATE EXTENSION postgres_fdw SCHEMA public;"
+        "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
+        "CREATE FOREIGN TABLE desk.t (x int) SERVER copy; GRANT SELECT ON desk.t TO researcher",
+        None,
+    ),
+    "default privileges": (
+        "D25", "warning", "dpi",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA dpi GRANT SELECT ON TABLES TO researcher", None,
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_path_is_found_and_mended(site: Site, path: str) -> None:
+    code, severity, name, opening, proof = PATHS[path]
+    try:
+        site.run(*opening.split(";"))
+        mine = [f for f in site.findings() if f.code == code and f.object == name]
+        assert mine, site.findings()
+        assert {f.severity for f in mine} == {Severity(severity)}
+        assert {f.role for f in mine} == {"researcher"}
+        assert all("\n" not in f.message for f in mine)
+        if proof is not None:
+            assert site.as_recipient(proof)
+        assert all(f.mend for f in mine)
+        for finding in mine:
+            site.run(*finding.mend.split(";"))
+        assert not [f for f in site.findings() if f.code == code and f.object == name]
+    finally:
+        # roles outlive the database
+        site.run("RESET ROLE", "ALTER ROLE balise_owner RESET search_path")
+        site.run("ALTER DATABASE empty_test OWNER TO postgres")
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        # a view that checks its caller's rights
+        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+        "GRANT SELECT ON desk.v TO researcher",
+        # the same below a view of a superuser: PostgreSQL still checks the caller's
+        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+        "CREATE VIEW desk.w AS SELECT * FROM desk.v; GRANT SELECT ON desk.w TO researcher",
+        # a view whose owner cannot read the relation
+        f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; ALTER VIEW desk.v OWNER TO helper;"
+        "GRANT SELECT ON desk.v TO researcher",
+    ],
+)
+def test_views_that_show_nothing(site: Site, harmless: str) -> None:
+    site.run(*harmless.split(";"))
+    name = "desk.w" if "desk.w" in harmless else "desk.v"
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        site.as_recipient(f"SELECT * FROM {name}")
+    assert site.findings() == []
+
+
+def test_harmless_grants_are_not_reported(site: Site) -> None:
+    site.run(
+        "CREATE SCHEMA desk",
+        "GRANT USAGE ON SCHEMA desk TO PUBLIC",
+        "CREATE TABLE desk.public_holiday (day date)",
+        "GRANT ALL ON desk.public_holiday TO researcher",
+        "CREATE VIEW desk.own AS SELECT * FROM marked.patient",
+        "GRANT SELECT ON desk.own TO researcher",
+        "CREATE FUNCTION desk.one() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION desk.own() RETURNS int SECURITY DEFINER LANGUAGE sql AS 'SELECT 1'",
+        "ALTER FUNCTION desk.own OWNER TO helper",
+        "GRANT SELECT ON dpi.patient TO helper",
+        "REVOKE ALL ON FUNCTION desk.own FROM PUBLIC",
+        "GRANT helper TO keeper",
+    )
+    assert site.findings() == []
+
+
+def test_revoked_recipients_are_no_longer_examined(site: Site) -> None:
+    site.run(
+        "GRANT pg_read_all_data TO researcher",
+        "UPDATE balise.recipient SET revoked_at = now()",
+    )
+    assert site.findings() == []
+
+
+def test_what_is_missing(site: Site) -> None:
+    site.run(
+        "DROP VIEW marked_care.patient",
+        "ALTER VIEW marked.patient OWNER TO postgres",
+        "ALTER TABLE dpi.result RENAME TO outcome",
+        "DROP OWNED BY researcher",
+        "ALTER ROLE researcher RENAME TO gone",
+    )
+    found = site.findings()
+    assert [(f.code, f.object) for f in found if f.severity is Severity.WARNING] == [
+        ("D24", "dpi.result"),
+        ("D24", "marked.patient"),
+        ("D24", "marked_care.patient"),
+    ]
+    assert [(f.code, f.role) for f in found if f.severity is Severity.NOTICE] == [
+        ("D23", "researcher")
+    ]
+    [owner] = [f for f in found if f.object == "marked.patient"]
+    site.run(owner.mend)
+    assert owner not in site.findings()
+
+
+def test_names_that_need_quotes(site: Site) -> None:
+    site.run(
+        'CREATE SCHEMA "Odd; schema"',
+        'CREATE VIEW "Odd; schema"."v""; x" AS TABLE dpi.patient',
+        'CREATE ROLE "other; role"',
+        'GRANT USAGE ON SCHEMA "Odd; schema" TO "other; role"',
+        'GRANT SELECT ON "Odd; schema"."v""; x" TO "other; role"',
+        'GRANT "other; role" TO researcher',
+    )
+    [finding] = site.findings()
+    assert finding.code == "D11"
+    assert finding.mend == 'REVOKE SELECT ON "Odd; schema"."v""; x" FROM "other; role"'
+    site.run(finding.mend)
+    assert site.findings() == []
+
+
+def test_order_and_summary(site: Site) -> None:
+    site.run(
+        "GRANT researcher TO helper",
+        "GRANT SELECT ON dpi.patient TO researcher",
+        "GRANT pg_read_all_data TO researcher",
+    )
+    found = site.findings()
+    assert [f.severity for f in found] == sorted(
+        (f.severity for f in found), key=list(Severity).index
+    )
+    assert worst(found) is Severity.CRITICAL
+    assert worst([]) is None
+    assert summary(found)["count"]["notice"] == 1
+    assert set(found[0].as_dict()) == {"code", "severity", "role", "object", "message", "mend"}
+
+
+def test_showing_views_is_recursive() -> None:
+    sources = [
+        ("v", "v", False, "t", True),
+        ("w", "v", False, "v", True),
+        ("invoker", "v", True, "t", True),
+        ("over", "v", False, "invoker", True),
+        ("kept", "m", False, "over", True),
+        ("unreadable", "v", False, "t", False),
+        ("marked", "v", False, "t", True),
+        ("fine", "v", False, "marked", True),
+    ]
+    assert showing_views(sources, ["t"], ["marked"]) == {"v", "w", "kept"}

@@ -1,0 +1,132 @@
+"""Leaks of a real marked database: the right recipient is named, and otherwise nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pytest
+
+from pgbalise.database import connect, recipients, stored_rows
+from pgbalise.errors import InvalidLeak
+from pgbalise.leak import copied_rows
+from pgbalise.marking.policy import load_policy
+from pgbalise.trace import key_text, leak_columns, needed_columns, trace
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pgbalise.tracing.decision import Verdict
+
+COLUMNS = ["result_id", "patient_id", "test", "value", "taken_at", "recorded_at"]
+ALPHA = 1e-6
+
+
+def extract(hospital: Any, role: str, schema: str, ids: np.ndarray) -> pa.Table:
+    """What a role gets of these rows by COPY, as text."""
+    with psycopg.connect(hospital.dsn(role)) as connection, connection.cursor() as cursor:
+        listed = ",".join(map(str, ids.tolist()))
+        query = f"COPY (SELECT {', '.join(COLUMNS)} FROM {schema}.lab_result WHERE result_id IN ({listed})) TO STDOUT (FORMAT csv)"
+        with cursor.copy(query.encode()) as copy:
+            return copied_rows(b"".join(copy), COLUMNS)
+
+
+def rounded(rows: pa.Table, rng: np.random.Generator, *, times: bool) -> pa.Table:
+    """Half of the rows with their values as integers and their times cut to the second."""
+    half = rng.random(rows.num_rows) < 0.5
+    values = [
+        str(round(float(v))) if h else v
+        for v, h in zip(rows.column("value").to_pylist(), half, strict=True)
+    ]
+    stamps = [
+        v[:19] + v[-3:] if h else v
+        for v, h in zip(rows.column("recorded_at").to_pylist(), half, strict=True)
+    ]
+    out = rows.set_column(3, "value", pa.array(values)).set_column(5, "recorded_at", pa.array(stamps))
+    out = out.take(pa.array(rng.permutation(rows.num_rows)))
+    return out if times else out.drop_columns(["recorded_at"])
+
+
+def verdict(hospital: Any, leak: pa.Table) -> Verdict:
+    """Trace a leak against the hospital's stored rows."""
+    with connect(hospital.dsn()) as session:
+        policy = load_policy(POLICY.read_text("utf-8"))
+        relation = policy.relation("dpi.lab_result")
+        found = {column: name for name, column in leak_columns(leak, relation).items()}
+        keys = key_text(leak, [found["result_id"]], relation.key)
+        with session.connection.transaction():
+            stored = stored_rows(session, relation, needed_columns(relation), keys)
+        everyone = [recipient.role for recipient in recipients(session)]
+    return trace(leak, stored, policy, relation, hospital.key, everyone, alpha=ALPHA).verdict
+
+
+@pytest.fixture(autouse=True)
+def _policy(project: Path) -> None:
+    global POLICY
+    POLICY = project / "pgbalise/demo/policy.toml"
+
+
+def repetition(hospital: Any, elsewhere: Any, seed: int) -> None:
+    """One leak of 1,000 rows by a random recipient, one of raw rows, one of another database."""
+    rng = np.random.default_rng(seed)
+    ids = 1 + rng.choice(400_123, 1_000, replace=False)
+    thief = str(rng.choice(hospital.recipients))
+    times = bool(seed % 2)
+    leak = rounded(extract(hospital, thief, "marked", ids), rng, times=times)
+    assert verdict(hospital, leak).accused == [thief], seed
+    raw = rounded(extract(hospital, "postgres", "dpi", ids), rng, times=times)
+    assert verdict(hospital, raw).accused == [], seed
+    stranger = str(rng.choice(elsewhere.recipients))
+    other = rounded(extract(elsewhere, stranger, "marked", ids), rng, times=times)
+    assert verdict(hospital, other).accused == [], seed
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_leaker_is_named_and_nobody_else_is(hospital: Any, elsewhere: Any, seed: int) -> None:
+    repetition(hospital, elsewhere, seed)
+
+
+@pytest.mark.slow
+def test_two_hundred_leaks_are_judged_without_an_error(hospital: Any, elsewhere: Any) -> None:
+    for seed in range(1000, 1200):
+        repetition(hospital, elsewhere, seed)
+
+
+def test_two_who_interleave_their_copies_are_both_named(hospital: Any) -> None:
+    rng = np.random.default_rng(7)
+    ids = 1 + rng.choice(400_123, 12_000, replace=False)
+    thieves = sorted(rng.choice(hospital.recipients, 2, replace=False).tolist())
+    copies = [extract(hospital, thief, "marked", np.sort(ids)).sort_by("result_id") for thief in thieves]
+    pick = rng.integers(0, 2, copies[0].num_rows)
+    rows = pa.concat_tables(copies).take(pa.array(np.arange(len(pick)) + pick * len(pick)))
+    assert sorted(verdict(hospital, rows).accused) == thieves
+
+
+def test_counts_say_what_was_used(hospital: Any) -> None:
+    rows = extract(hospital, hospital.recipients[0], "marked", np.arange(1, 2001))
+    junk = pa.table({name: pa.array(["999999999"]) for name in COLUMNS})
+    found = verdict(hospital, pa.concat_tables([rows, junk, junk]))
+    assert (found.rows_read, found.rows_aligned) == (2002, 2000)
+    assert found.cells_marked == pytest.approx(2000 * 0.5, rel=0.15)
+    assert found.verdicts[0].cells == pytest.approx(found.cells_used, rel=0.01)
+
+
+def test_a_leak_is_read_as_spreadsheets_write_it(hospital: Any) -> None:
+    thief = hospital.recipients[3]
+    rows = extract(hospital, thief, "marked", np.arange(5000, 7000))
+    ids = pa.array([f" {i}.0" for i in rows.column("result_id").to_pylist()])
+    values = pa.array([f"{float(v):.3f}" for v in rows.column("value").to_pylist()])
+    table = pa.table({"RESULT_ID": ids, "Value": values, "note": values})
+    assert verdict(hospital, table).accused == [thief]
+
+
+def test_a_leak_of_another_relation_is_refused(hospital: Any) -> None:
+    for table, complaint in (
+        (pa.table({"patient_id": ["1"], "weight_kg": ["70.1"]}), "no column result_id"),
+        (pa.table({"result_id": ["1"], "colour": ["red"]}), "none of the carriers"),
+        (pa.table({"result_id": ["-5", "x"], "value": ["1", "2"]}), "none of the leak's keys"),
+    ):
+        with pytest.raises(InvalidLeak, match=complaint):
+            verdict(hospital, table)
