@@ -193,6 +193,20 @@ def sample(
         method = "BERNOULLI" if relation.rows <= _WHOLE_SCAN_ROWS else "SYSTEM"
         if relation.kind in ("r", "p", "m"):
             clause = f"TABLESAMPLE {method} ({percent:.6f}) REPEATABLE ({seed:d})"
+    drawn = _sampled(session, relation, chosen, clause, rows)
+    if clause and 2 * len(drawn) < rows:
+        # the planner's estimate was far too high
+        drawn = _sampled(session, relation, chosen, "", rows)
+    return drawn
+
+
+def _sampled(
+    session: Session,
+    relation: RelationInfo,
+    chosen: Sequence[ColumnInfo],
+    clause: str,
+    rows: int,
+) -> list[tuple[str | None, ...]]:
     [(statement,)] = session.fetch(
         _SAMPLE,
         relation.schema,

@@ -52,6 +52,9 @@ KeyCommand = Annotated[
 ]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
+_INTERRUPTED = 130
+"""What typer makes of a KeyboardInterrupt."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -59,7 +62,10 @@ err = Console(stderr=True, highlight=False)
 def main() -> None:
     """Run the command line and exit."""
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0)
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        if status == _INTERRUPTED:
+            _complain("interrupted")
+        sys.exit(status)
     except PgbaliseError as problem:
         _complain(str(problem))
     except TyperException as problem:
@@ -67,8 +73,6 @@ def main() -> None:
     except ModuleNotFoundError as problem:
         _complain(f"this needs the Python package {problem.name} (pip install 'pgbalise[arrow]')")
     except Abort:
-        _complain("interrupted")
-    except KeyboardInterrupt:
         _complain("interrupted")
     except BrokenPipeError:
         sys.exit(141)

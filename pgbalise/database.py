@@ -18,7 +18,7 @@ import psycopg
 from psycopg import RawCursor, sql
 from sqlglot import exp
 
-from pgbalise.catalog import columns, fit, server_version
+from pgbalise.catalog import columns, fit, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidRecipient
@@ -289,7 +289,9 @@ def _decoy_table(session: Session, relation: Relation) -> None:
         relation.schema,
         relation.name,
     )
-    keys = [column for column, _ in relation.key]
+    # in the key's own order, so that its index and this one can be merged
+    named = {column for column, _ in relation.key}
+    keys = next(k for k in unique_keys(session, relation.schema, relation.name) if set(k) == named)
     listed = ", ".join(["%I"] * len(keys))
     session.run(f"CREATE UNIQUE INDEX ON %I.%I (recipient, {listed})", DECOYS, name, *keys)
     session.run("ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY", DECOYS, name)

@@ -44,7 +44,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -118,8 +118,26 @@ def examine(session: Session) -> list[Finding]:
             found += examination(session, scene)
     rank = {severity: at for at, severity in enumerate(Severity)}
     return sorted(
-        dict.fromkeys(found), key=lambda f: (rank[f.severity], f.code, f.role, f.object, f.message)
+        _gathered(found, scene.roles),
+        key=lambda f: (rank[f.severity], f.code, f.role, f.object, f.message),
     )
+
+
+def _gathered(found: Sequence[Finding], roles: Sequence[str]) -> Sequence[Finding]:
+    """Say once what is open to all recipients alike and closed by the same statement."""
+    alike: dict[tuple[str, Severity, str, str], list[Finding]] = {}
+    for finding in dict.fromkeys(found):
+        what = (finding.code, finding.severity, finding.object, finding.mend)
+        alike.setdefault(what, []).append(finding)
+    out: list[Finding] = []
+    for group in alike.values():
+        if len(roles) > 1 and {finding.role for finding in group} == set(roles):
+            first = group[0]
+            message = first.message.replace(f"role {first.role}", "every recipient", 1)
+            out.append(replace(first, role="", message=message))
+        else:
+            out += group
+    return out
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ from pgbalise.trace import Progress, Trace, key_text, leak_columns, needed_colum
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
 
+_WORTH_SAYING = 0.01
+"""A transformation of fewer cells than this share is not told: the estimate is not that fine."""
+
 
 def investigate(
     files: Sequence[Path],
@@ -83,7 +86,11 @@ def investigate(
         ),
         carriers=tuple(_counted(result)),
         noise=tuple(
-            CarrierNoise(part.carrier.column, tuple(_described(part))) for part in result.carriers
+            CarrierNoise(
+                part.carrier.column,
+                tuple((what, share) for what, share in _described(part) if share >= _WORTH_SAYING),
+            )
+            for part in result.carriers
         ),
         key_fingerprint=key.fingerprint(),
         versions={

@@ -321,6 +321,8 @@ def _multiples(core: Numbers, step: Decimal) -> float:
 def _heap(core: Numbers, unit: Decimal, spread: float, draft: _Draft) -> Decimal:
     """The grid that readings heap on, 0 if they do not or it is too coarse to move by."""
     best = Decimal(0)
+    fine = coarse = ""
+    excess = 0.0
     for factor in (2, 5, 10, 20, 50, 100):
         share = _multiples(core, unit * factor)
         if share < max(1.5 / factor, 1 / factor + 0.15):
@@ -328,14 +330,14 @@ def _heap(core: Numbers, unit: Decimal, spread: float, draft: _Draft) -> Decimal
         grid = unit * factor
         if float(grid) <= COARSE * spread:
             best = grid
-            text = f"heaped: {_percent(share)} are multiples of {_plain(grid)} and stay so"
-            draft.why[:] = [line for line in draft.why if not line.startswith("heaped")] + [text]
-        else:
-            draft.why.append(
+            fine = f"heaped: {_percent(share)} are multiples of {_plain(grid)} and stay so"
+        elif share - 1 / factor > excess:
+            excess = share - 1 / factor
+            coarse = (
                 f"REVIEW: {_percent(share)} are multiples of {_plain(grid)}, too coarse a step;"
                 " a marked one will no longer be"
             )
-            break
+    draft.why += [line for line in (fine, coarse) if line]
     return best
 
 

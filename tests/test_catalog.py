@@ -208,15 +208,19 @@ ID = '{ patient_id = "integer" }'
         (
             "dpi.patient",
             ID,
-            'weight]\ntype="numeric(5,1)"\nby={ unit = "text" }\n'
-            '[relation."dpi.patient".carrier.weight.tolerance.a]\nquantum=1',
+            (
+                'weight]\ntype="numeric(5,1)"\nby={ unit = "text" }\n'
+                '[relation."dpi.patient".carrier.weight.tolerance.a]\nquantum=1'
+            ),
             "by unit: its collation is not deterministic",
         ),
         (
             "dpi.patient",
             ID,
-            'weight]\ntype="numeric(5,1)"\nby={ kind = "text" }\n'
-            '[relation."dpi.patient".carrier.weight.tolerance.a]\nquantum=1',
+            (
+                'weight]\ntype="numeric(5,1)"\nby={ kind = "text" }\n'
+                '[relation."dpi.patient".carrier.weight.tolerance.a]\nquantum=1'
+            ),
             "by: .* no column kind",
         ),
         (

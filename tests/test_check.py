@@ -235,9 +235,9 @@ def test_check_of_the_cohort(cluster: ThrowawayCluster, dpi: psycopg.Connection[
     assert bmi.parts[0].threshold_crossings == 0
     assert {part.by for part in value.parts} == {"chol", "sbp"}
     assert value.without_tolerance > 0
-    assert sum(part.cells for part in value.parts) + value.without_tolerance + value.uncountable == (
-        result.rows
-    )
+    assert sum(
+        part.cells for part in value.parts
+    ) + value.without_tolerance + value.uncountable == (result.rows)
     assert taken.parts[0].largest_move == 60
     plain = json.loads(json.dumps(report.as_dict()))
     assert plain["harmless"] is True
@@ -254,14 +254,12 @@ def test_marks_exactly_what_a_marked_view_would(
     from pgbalise.frames import mark
 
     key = MasterKey(bytes(range(32)))
-    policy = load_policy(POLICY.split('[relation."dpi.lab_result"]')[0])
+    policy = load_policy(POLICY.split('[relation."dpi.lab_result"]', maxsplit=1)[0])
     rows = dpi.execute(
         "SELECT patient_id, height_cm::text, birth_date::text, bmi::text FROM dpi.patient"
     ).fetchall()
     names = ["patient_id", "height_cm", "birth_date", "bmi"]
-    table = pa.table(
-        {name: [row[at] for row in rows] for at, name in enumerate(names)}
-    )
+    table = pa.table({name: [row[at] for row in rows] for at, name in enumerate(names)})
     marked = mark(table, policy, "someone", key)
     changed = [
         sum(x != y for x, y in zip(table[name].to_pylist(), marked[name].to_pylist(), strict=True))

@@ -53,7 +53,7 @@ class Site:
         with psycopg.connect(dsn, autocommit=True) as other:
             for part in statement.split(";")[:-1]:
                 other.execute(part)
-            cursor = other.execute(statement.split(";")[-1])
+            cursor = other.execute(statement.rsplit(";", maxsplit=1)[-1])
             return cursor.fetchall() if cursor.description else []
 
 
@@ -101,217 +101,388 @@ READ = "GRANT SELECT ON dpi.patient TO keeper; GRANT USAGE ON SCHEMA dpi TO keep
 PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
     "superuser": ("D01", "critical", "superuser", "ALTER ROLE researcher SUPERUSER", RAW),
     "becomes superuser": (
-        "D01", "critical", "SUPERUSER",
-        "ALTER ROLE helper SUPERUSER; GRANT helper TO researcher", f"SET ROLE helper; {RAW}",
+        "D01",
+        "critical",
+        "SUPERUSER",
+        "ALTER ROLE helper SUPERUSER; GRANT helper TO researcher",
+        f"SET ROLE helper; {RAW}",
     ),
     "bypass rls": ("D02", "warning", "BYPASSRLS", "ALTER ROLE researcher BYPASSRLS", None),
     "replication": ("D03", "critical", "REPLICATION", "ALTER ROLE researcher REPLICATION", None),
     "createrole": (
-        "D04", "critical", "CREATEROLE", "ALTER ROLE researcher CREATEROLE",
+        "D04",
+        "critical",
+        "CREATEROLE",
+        "ALTER ROLE researcher CREATEROLE",
         f"GRANT pg_read_all_data TO researcher; {RAW}",
     ),
     "createrole by set role": (
-        "D04", "critical", "CREATEROLE",
+        "D04",
+        "critical",
+        "CREATEROLE",
         "ALTER ROLE helper CREATEROLE; ALTER ROLE researcher NOINHERIT; GRANT helper TO researcher",
-        f"SET ROLE helper; GRANT balise_owner TO researcher; RESET ROLE; SET ROLE balise_owner; {RAW}",
+        (
+            "SET ROLE helper; GRANT balise_owner TO researcher; RESET ROLE; SET ROLE balise_owner;"
+            f"{RAW}"
+        ),
     ),
     "reads all data": (
-        "D05", "critical", "pg_read_all_data", "GRANT pg_read_all_data TO researcher", RAW,
+        "D05",
+        "critical",
+        "pg_read_all_data",
+        "GRANT pg_read_all_data TO researcher",
+        RAW,
     ),
     "reads server files": (
-        "D05", "critical", "pg_read_server_files", "GRANT pg_read_server_files TO researcher",
+        "D05",
+        "critical",
+        "pg_read_server_files",
+        "GRANT pg_read_server_files TO researcher",
         "CREATE TEMP TABLE t (x text); COPY t FROM '/etc/passwd'; SELECT * FROM t",
     ),
     "runs programs": (
-        "D05", "critical", "pg_execute_server_program",
+        "D05",
+        "critical",
+        "pg_execute_server_program",
         "GRANT pg_execute_server_program TO researcher",
         "CREATE TEMP TABLE t (x text); COPY t FROM PROGRAM 'id'; SELECT * FROM t",
     ),
     "monitors": ("D05", "notice", "pg_monitor", "GRANT pg_monitor TO researcher", None),
     "owner": (
-        "D06", "critical", "dpi.patient", f"{USAGE}; ALTER TABLE dpi.patient OWNER TO researcher",
+        "D06",
+        "critical",
+        "dpi.patient",
+        f"{USAGE}; ALTER TABLE dpi.patient OWNER TO researcher",
         RAW,
     ),
     "member of owner": (
-        "D06", "critical", "dpi.patient",
-        "GRANT USAGE ON SCHEMA dpi TO helper; ALTER TABLE dpi.patient OWNER TO helper;"
-        "GRANT helper TO researcher", RAW,
+        "D06",
+        "critical",
+        "dpi.patient",
+        (
+            "GRANT USAGE ON SCHEMA dpi TO helper; ALTER TABLE dpi.patient OWNER TO helper;"
+            "GRANT helper TO researcher"
+        ),
+        RAW,
     ),
     "schema owner": ("D07", "warning", "dpi", "ALTER SCHEMA dpi OWNER TO researcher", None),
     "database owner": (
-        "D07", "warning", "empty_test", "ALTER DATABASE empty_test OWNER TO researcher", None,
+        "D07",
+        "warning",
+        "empty_test",
+        "ALTER DATABASE empty_test OWNER TO researcher",
+        None,
     ),
     "direct grant": (
-        "D08", "critical", "dpi.patient", f"{USAGE}; GRANT SELECT ON dpi.patient TO researcher", RAW,
+        "D08",
+        "critical",
+        "dpi.patient",
+        f"{USAGE}; GRANT SELECT ON dpi.patient TO researcher",
+        RAW,
     ),
     "public grant": (
-        "D08", "critical", "dpi.patient",
-        "GRANT USAGE ON SCHEMA dpi TO PUBLIC; GRANT SELECT ON dpi.patient TO PUBLIC", RAW,
+        "D08",
+        "critical",
+        "dpi.patient",
+        "GRANT USAGE ON SCHEMA dpi TO PUBLIC; GRANT SELECT ON dpi.patient TO PUBLIC",
+        RAW,
     ),
     "inherited grant": (
-        "D08", "critical", "dpi.patient", f"{READ}; GRANT keeper TO helper; GRANT helper TO researcher",
+        "D08",
+        "critical",
+        "dpi.patient",
+        f"{READ}; GRANT keeper TO helper; GRANT helper TO researcher",
         RAW,
     ),
     "grant by set role": (
-        "D08", "critical", "dpi.patient",
+        "D08",
+        "critical",
+        "dpi.patient",
         f"{READ}; ALTER ROLE researcher NOINHERIT; GRANT keeper TO researcher",
         f"SET ROLE keeper; {RAW}",
     ),
     "grant by someone else": (
-        "D08", "critical", "dpi.patient",
-        f"{USAGE}; GRANT USAGE ON SCHEMA dpi TO keeper;"
-        "GRANT SELECT ON dpi.patient TO keeper WITH GRANT OPTION; SET ROLE keeper;"
-        "GRANT SELECT ON dpi.patient TO researcher; RESET ROLE", RAW,
+        "D08",
+        "critical",
+        "dpi.patient",
+        (
+            f"{USAGE}; GRANT USAGE ON SCHEMA dpi TO keeper;"
+            "GRANT SELECT ON dpi.patient TO keeper WITH GRANT OPTION; SET ROLE keeper;"
+            "GRANT SELECT ON dpi.patient TO researcher; RESET ROLE"
+        ),
+        RAW,
     ),
     "grant without schema": (
-        "D08", "warning", "dpi.patient", "GRANT SELECT ON dpi.patient TO researcher", None,
+        "D08",
+        "warning",
+        "dpi.patient",
+        "GRANT SELECT ON dpi.patient TO researcher",
+        None,
     ),
     "partition": (
-        "D08", "critical", "dpi.result_2020",
-        f"{USAGE}; GRANT SELECT ON dpi.result_2020 TO researcher", "SELECT * FROM dpi.result_2020",
+        "D08",
+        "critical",
+        "dpi.result_2020",
+        f"{USAGE}; GRANT SELECT ON dpi.result_2020 TO researcher",
+        "SELECT * FROM dpi.result_2020",
     ),
     "inheritance parent": (
-        "D08", "critical", "dpi.person",
-        f"CREATE TABLE dpi.person (patient_id int NOT NULL, name text);"
-        f"ALTER TABLE dpi.patient INHERIT dpi.person; {USAGE};"
-        "GRANT SELECT ON dpi.person TO researcher", "SELECT name FROM dpi.person",
+        "D08",
+        "critical",
+        "dpi.person",
+        (
+            f"CREATE TABLE dpi.person (patient_id int NOT NULL, name text);"
+            f"ALTER TABLE dpi.patient INHERIT dpi.person; {USAGE};"
+            "GRANT SELECT ON dpi.person TO researcher"
+        ),
+        "SELECT name FROM dpi.person",
     ),
     "column grant": (
-        "D09", "critical", "dpi.patient",
-        f"{USAGE}; GRANT SELECT (name) ON dpi.patient TO researcher", RAW,
+        "D09",
+        "critical",
+        "dpi.patient",
+        f"{USAGE}; GRANT SELECT (name) ON dpi.patient TO researcher",
+        RAW,
     ),
     "write": (
-        "D10", "warning", "dpi.patient", f"{USAGE}; GRANT INSERT ON dpi.patient TO researcher", None,
+        "D10",
+        "warning",
+        "dpi.patient",
+        f"{USAGE}; GRANT INSERT ON dpi.patient TO researcher",
+        None,
     ),
     "write a column": (
-        "D10", "warning", "dpi.patient",
-        f"{USAGE}; GRANT UPDATE (name) ON dpi.patient TO researcher", None,
+        "D10",
+        "warning",
+        "dpi.patient",
+        f"{USAGE}; GRANT UPDATE (name) ON dpi.patient TO researcher",
+        None,
     ),
     "trigger": (
-        "D10", "critical", "dpi.patient", f"{USAGE}; GRANT TRIGGER ON dpi.patient TO researcher",
+        "D10",
+        "critical",
+        "dpi.patient",
+        f"{USAGE}; GRANT TRIGGER ON dpi.patient TO researcher",
         None,
     ),
     "view": (
-        "D11", "critical", "desk.v",
+        "D11",
+        "critical",
+        "desk.v",
         f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; GRANT SELECT ON desk.v TO researcher",
         "SELECT * FROM desk.v",
     ),
     "view on view, column grant": (
-        "D11", "critical", "desk.w",
-        f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; CREATE VIEW desk.w AS SELECT * FROM desk.v;"
-        "GRANT SELECT (name) ON desk.w TO PUBLIC", "SELECT name FROM desk.w",
+        "D11",
+        "critical",
+        "desk.w",
+        (
+            f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; CREATE VIEW desk.w AS SELECT * FROM desk.v;"
+            "GRANT SELECT (name) ON desk.w TO PUBLIC"
+        ),
+        "SELECT name FROM desk.w",
     ),
     "view on a partition": (
-        "D11", "critical", "desk.v",
+        "D11",
+        "critical",
+        "desk.v",
         f"{SCHEMA}; CREATE VIEW desk.v AS TABLE dpi.result_2020; GRANT SELECT ON desk.v TO PUBLIC",
         "SELECT * FROM desk.v",
     ),
     "materialised view": (
-        "D11", "critical", "desk.m",
+        "D11",
+        "critical",
+        "desk.m",
         f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS {RAW}; GRANT SELECT ON desk.m TO researcher",
         "SELECT * FROM desk.m",
     ),
     "materialised view of an invoker view": (
-        "D11", "critical", "desk.m",
-        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
-        "CREATE MATERIALIZED VIEW desk.m AS SELECT * FROM desk.v;"
-        "GRANT SELECT ON desk.m TO researcher", "SELECT * FROM desk.m",
+        "D11",
+        "critical",
+        "desk.m",
+        (
+            f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+            "CREATE MATERIALIZED VIEW desk.m AS SELECT * FROM desk.v;"
+            "GRANT SELECT ON desk.m TO researcher"
+        ),
+        "SELECT * FROM desk.m",
     ),
     "own materialised view": (
-        "D11", "critical", "desk.m",
-        f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS {RAW};"
-        "ALTER MATERIALIZED VIEW desk.m OWNER TO researcher", "SELECT * FROM desk.m",
+        "D11",
+        "critical",
+        "desk.m",
+        (
+            f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS {RAW};"
+            "ALTER MATERIALIZED VIEW desk.m OWNER TO researcher"
+        ),
+        "SELECT * FROM desk.m",
     ),
     "security definer": (
-        "D12", "warning", "desk.f(n integer)",
-        f"{SCHEMA}; CREATE FUNCTION desk.f(n int) RETURNS SETOF text SECURITY DEFINER LANGUAGE sql"
-        f" AS '{RAW}'", "SELECT desk.f(1)",
+        "D12",
+        "warning",
+        "desk.f(n integer)",
+        (
+            f"{SCHEMA}; CREATE FUNCTION desk.f(n int) RETURNS SETOF text SECURITY DEFINER"
+            f" LANGUAGE sql AS '{RAW}'"
+        ),
+        "SELECT desk.f(1)",
     ),
     "secret": (
-        "D13", "critical", "balise.codeword",
+        "D13",
+        "critical",
+        "balise.codeword",
         "GRANT USAGE ON SCHEMA balise TO researcher; GRANT SELECT ON balise.codeword TO researcher",
         "SELECT word FROM balise.codeword",
     ),
     "catalog": (
-        "D13", "warning", "balise.policy",
+        "D13",
+        "warning",
+        "balise.policy",
         "GRANT USAGE ON SCHEMA balise TO researcher; GRANT SELECT ON balise.policy TO researcher",
         None,
     ),
     "catalog writer": (
-        "D13", "critical", "balise.recipient",
-        "GRANT USAGE ON SCHEMA balise TO researcher; GRANT UPDATE ON balise.recipient TO researcher",
+        "D13",
+        "critical",
+        "balise.recipient",
+        "GRANT USAGE ON SCHEMA balise TO researcher;GRANT UPDATE ON balise.recipient TO researcher",
         None,
     ),
     "administers": (
-        "D13", "warning", "balise.revoke(role_name name)",
-        "GRANT USAGE ON SCHEMA balise TO researcher;"
-        "GRANT EXECUTE ON FUNCTION balise.revoke TO researcher", None,
+        "D13",
+        "warning",
+        "balise.revoke(role_name name)",
+        (
+            "GRANT USAGE ON SCHEMA balise TO researcher;"
+            "GRANT EXECUTE ON FUNCTION balise.revoke TO researcher"
+        ),
+        None,
     ),
     "owns the catalog": (
-        "D13", "critical", "balise.codeword", "ALTER TABLE balise.codeword OWNER TO researcher", None,
+        "D13",
+        "critical",
+        "balise.codeword",
+        "ALTER TABLE balise.codeword OWNER TO researcher",
+        None,
     ),
     "decoys": (
-        "D14", "critical", "balise_decoy.patient",
-        "GRANT USAGE ON SCHEMA balise_decoy TO researcher;"
-        "GRANT SELECT ON balise_decoy.patient TO researcher",
+        "D14",
+        "critical",
+        "balise_decoy.patient",
+        (
+            "GRANT USAGE ON SCHEMA balise_decoy TO researcher;"
+            "GRANT SELECT ON balise_decoy.patient TO researcher"
+        ),
         "SELECT count(*) FROM balise_decoy.patient",
     ),
     "view owner": (
-        "D15", "critical", "balise_owner", "GRANT balise_owner TO researcher",
+        "D15",
+        "critical",
+        "balise_owner",
+        "GRANT balise_owner TO researcher",
         "SET ROLE balise_owner; SELECT seeds FROM balise.relation_secret",
     ),
     "search path": (
-        "D16", "warning", "public", "GRANT CREATE ON SCHEMA public TO PUBLIC", None,
+        "D16",
+        "warning",
+        "public",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+        None,
     ),
     "set search path": (
-        "D16", "warning", "desk",
-        f"{SCHEMA}; ALTER ROLE balise_owner SET search_path = desk, public;"
-        "GRANT CREATE ON SCHEMA desk TO researcher", None,
+        "D16",
+        "warning",
+        "desk",
+        (
+            f"{SCHEMA}; ALTER ROLE balise_owner SET search_path = desk, public;"
+            "GRANT CREATE ON SCHEMA desk TO researcher"
+        ),
+        None,
     ),
-    "view schema": ("D16", "warning", "marked", "GRANT CREATE ON SCHEMA marked TO researcher", None),
+    "view schema": (
+        "D16",
+        "warning",
+        "marked",
+        "GRANT CREATE ON SCHEMA marked TO researcher",
+        None,
+    ),
     "owns a marked view": (
-        "D16", "warning", "marked.patient", "ALTER VIEW marked.patient OWNER TO researcher", None,
+        "D16",
+        "warning",
+        "marked.patient",
+        "ALTER VIEW marked.patient OWNER TO researcher",
+        None,
     ),
     "member of the recipient": ("D17", "notice", "helper", "GRANT researcher TO helper", None),
     "trusted untrusted": (
-        "D18", "critical", "plpython3u",
+        "D18",
+        "critical",
+        "plpython3u",
         "UPDATE pg_language SET lanpltrusted = true WHERE lanname = 'plpython3u'",
-        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE plpython3u AS 'return 1';"
-        "SELECT pg_temp.f()",
+        (
+            "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE plpython3u AS 'return 1';"
+            "SELECT pg_temp.f()"
+        ),
     ),
     "untrusted function": (
-        "D19", "warning", "desk.f()",
-        f"{SCHEMA}; CREATE FUNCTION desk.f() RETURNS int LANGUAGE plpython3u AS 'return 1'", None,
+        "D19",
+        "warning",
+        "desk.f()",
+        f"{SCHEMA}; CREATE FUNCTION desk.f() RETURNS int LANGUAGE plpython3u AS 'return 1'",
+        None,
     ),
     "file function": (
-        "D20", "critical", "pg_catalog.pg_read_file(text)",
+        "D20",
+        "critical",
+        "pg_catalog.pg_read_file(text)",
         "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO researcher",
         "SELECT pg_read_file('PG_VERSION')",
     ),
     "dblink": (
-        "D21", "warning", "public.dblink(text, text)", "CREATE EXTENSION dblink SCHEMA public", None,
+        "D21",
+        "warning",
+        "public.dblink(text, text)",
+        "CREATE EXTENSION dblink SCHEMA public",
+        None,
     ),
     "dblink_connect_u": (
-        "D21", "critical", "public.dblink_connect_u(text)",
-        "CREATE EXTENSION dblink SCHEMA public;"
-        "GRANT EXECUTE ON FUNCTION public.dblink_connect_u(text) TO researcher", None,
+        "D21",
+        "critical",
+        "public.dblink_connect_u(text)",
+        (
+            "CREATE EXTENSION dblink SCHEMA public;"
+            "GRANT EXECUTE ON FUNCTION public.dblink_connect_u(text) TO researcher"
+        ),
+        None,
     ),
     "foreign server": (
-        "D22", "warning", "copy",
-        "CREATE EXTENSION postgres_fdw SCHEMA public;"
-        "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
-        "GRANT USAGE ON FOREIGN SERVER copy TO researcher", None,
+        "D22",
+        "warning",
+        "copy",
+        (
+            "CREATE EXTENSION postgres_fdw SCHEMA public;"
+            "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
+            "GRANT USAGE ON FOREIGN SERVER copy TO researcher"
+        ),
+        None,
     ),
     "foreign table": (
-        "D22", "warning", "desk.t",
-        f"{SCHEMA}; CREATE EXTENSION postgres_fdw SCHEMA public;"
-        "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
-        "CREATE FOREIGN TABLE desk.t (x int) SERVER copy; GRANT SELECT ON desk.t TO researcher",
+        "D22",
+        "warning",
+        "desk.t",
+        (
+            f"{SCHEMA}; CREATE EXTENSION postgres_fdw SCHEMA public;"
+            "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw;"
+            "CREATE FOREIGN TABLE desk.t (x int) SERVER copy; GRANT SELECT ON desk.t TO researcher"
+        ),
         None,
     ),
     "default privileges": (
-        "D25", "warning", "dpi",
-        "ALTER DEFAULT PRIVILEGES IN SCHEMA dpi GRANT SELECT ON TABLES TO researcher", None,
+        "D25",
+        "warning",
+        "dpi",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA dpi GRANT SELECT ON TABLES TO researcher",
+        None,
     ),
 }
 
@@ -342,14 +513,20 @@ def test_path_is_found_and_mended(site: Site, path: str) -> None:
     "harmless",
     [
         # a view that checks its caller's rights
-        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
-        "GRANT SELECT ON desk.v TO researcher",
+        (
+            f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+            "GRANT SELECT ON desk.v TO researcher"
+        ),
         # the same below a view of a superuser: PostgreSQL still checks the caller's
-        f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
-        "CREATE VIEW desk.w AS SELECT * FROM desk.v; GRANT SELECT ON desk.w TO researcher",
+        (
+            f"{SCHEMA}; CREATE VIEW desk.v WITH (security_invoker) AS {RAW};"
+            "CREATE VIEW desk.w AS SELECT * FROM desk.v; GRANT SELECT ON desk.w TO researcher"
+        ),
         # a view whose owner cannot read the relation
-        f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; ALTER VIEW desk.v OWNER TO helper;"
-        "GRANT SELECT ON desk.v TO researcher",
+        (
+            f"{SCHEMA}; CREATE VIEW desk.v AS {RAW}; ALTER VIEW desk.v OWNER TO helper;"
+            "GRANT SELECT ON desk.v TO researcher"
+        ),
     ],
 )
 def test_views_that_show_nothing(site: Site, harmless: str) -> None:
@@ -422,6 +599,19 @@ def test_names_that_need_quotes(site: Site) -> None:
     assert finding.mend == 'REVOKE SELECT ON "Odd; schema"."v""; x" FROM "other; role"'
     site.run(finding.mend)
     assert site.findings() == []
+
+
+def test_what_is_open_to_all_is_said_once(site: Site) -> None:
+    site.run("CREATE ROLE registry LOGIN")
+    with site.connection.transaction():
+        enrol(site.session, "registry", RecipientClass.CARE, KEY, 1)
+    site.run("GRANT USAGE ON SCHEMA dpi TO PUBLIC", "GRANT SELECT ON dpi.patient TO PUBLIC")
+    [finding] = site.findings()
+    assert (finding.code, finding.role) == ("D08", "")
+    assert finding.message == "everyone (PUBLIC), so every recipient, may read dpi.patient"
+    site.run(finding.mend, "GRANT SELECT ON dpi.patient TO registry")
+    [finding] = site.findings()
+    assert finding.role == "registry"
 
 
 def test_order_and_summary(site: Site) -> None:

@@ -38,9 +38,7 @@ INTEGER = SqlType.parse("integer")
 
 
 @pytest.fixture
-def suggested(
-    cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any]
-) -> Callable[..., str]:
+def suggested(cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any]) -> Callable[..., str]:
     def run(*statements: str, schemas: Sequence[str] = ("public",)) -> str:
         for statement in statements:
             empty_db.execute(statement)

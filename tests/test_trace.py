@@ -9,15 +9,13 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from pgbalise.database import connect, recipients, stored_rows
+from pgbalise.catalog import columns as catalog_columns
+from pgbalise.database import applied_policy, connect, recipients, stored_rows
 from pgbalise.errors import InvalidLeak
 from pgbalise.leak import copied_rows
-from pgbalise.marking.policy import load_policy
-from pgbalise.trace import key_text, leak_columns, needed_columns, trace
+from pgbalise.trace import Trace, key_text, leak_columns, needed_columns, trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pgbalise.tracing.decision import Verdict
 
 COLUMNS = ["result_id", "patient_id", "test", "value", "taken_at", "recorded_at"]
@@ -49,23 +47,22 @@ def rounded(rows: pa.Table, rng: np.random.Generator, *, times: bool) -> pa.Tabl
     return out if times else out.drop_columns(["recorded_at"])
 
 
-def verdict(hospital: Any, leak: pa.Table) -> Verdict:
+def traced(hospital: Any, leak: pa.Table, name: str = "dpi.lab_result") -> Trace:
     """Trace a leak against the hospital's stored rows."""
     with connect(hospital.dsn()) as session:
-        policy = load_policy(POLICY.read_text("utf-8"))
-        relation = policy.relation("dpi.lab_result")
+        policy = applied_policy(session)
+        relation = policy.relation(name)
         found = {column: name for name, column in leak_columns(leak, relation).items()}
-        keys = key_text(leak, [found["result_id"]], relation.key)
+        keys = key_text(leak, [found[name] for name, _ in relation.key], relation.key)
         with session.connection.transaction():
             stored = stored_rows(session, relation, needed_columns(relation), keys)
         everyone = [recipient.role for recipient in recipients(session)]
-    return trace(leak, stored, policy, relation, hospital.key, everyone, alpha=ALPHA).verdict
+    return trace(leak, stored, policy, relation, hospital.key, everyone, alpha=ALPHA)
 
 
-@pytest.fixture(autouse=True)
-def _policy(project: Path) -> None:
-    global POLICY
-    POLICY = project / "pgbalise/demo/policy.toml"
+def verdict(hospital: Any, leak: pa.Table) -> Verdict:
+    """Whom a leak of lab_result accuses, and why."""
+    return traced(hospital, leak).verdict
 
 
 def repetition(hospital: Any, elsewhere: Any, seed: int) -> None:
@@ -92,6 +89,18 @@ def test_the_leaker_is_named_and_nobody_else_is(hospital: Any, elsewhere: Any, s
 def test_two_hundred_leaks_are_judged_without_an_error(hospital: Any, elsewhere: Any) -> None:
     for seed in range(1000, 1200):
         repetition(hospital, elsewhere, seed)
+
+
+@pytest.mark.parametrize("name", ["patient", "lab_result", "diagnosis"])
+def test_every_marked_cell_of_a_whole_copy_agrees(hospital: Any, name: str) -> None:
+    role = hospital.recipients[11]
+    with connect(hospital.dsn(role)) as session:
+        columns = [info.name for info in catalog_columns(session, "marked", name)]
+        copy = session.read(f"SELECT * FROM marked.{name}", columns)
+    result = traced(hospital, copy, f"dpi.{name}")
+    assert result.verdict.accused == [role]
+    for part, agreeing in zip(result.carriers, result.agreeing, strict=True):
+        assert len(part.evidence) == part.marked == agreeing > 1000
 
 
 def test_two_who_interleave_their_copies_are_both_named(hospital: Any) -> None:

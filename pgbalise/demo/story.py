@@ -23,8 +23,6 @@ from pgbalise.investigate import investigate
 from pgbalise.keyfile import generate_key
 from pgbalise.leak import read_leak
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
-from pgbalise.report.html import html
-from pgbalise.report.text import verdict_panel
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,6 +71,9 @@ def damage(rows: pa.Table, seed: int) -> pa.Table:
 
 def tell(directory: Path, count: int, seed: int, out: Console) -> None:
     """Run the demonstration and leave its results in a folder. Raises PgbaliseError."""
+    from pgbalise.report.html import html
+    from pgbalise.report.text import verdict_panel
+
     if count < 3:
         raise InvalidInput("the demonstration needs at least 3 recipients")
     directory.mkdir(parents=True, exist_ok=True)

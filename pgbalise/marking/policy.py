@@ -79,7 +79,7 @@ class Carrier:
     continuous: bool
     """A floating-point column of computed values with all their digits (no decimal look)."""
     entity: tuple[tuple[str, SqlType], ...]
-    """The columns whose value owns this cell; empty when the row's key does."""
+    """The columns whose value owns this cell, like a key; empty when the row's key does."""
     by: tuple[str, SqlType] | None
     tolerances: Mapping[str | None, Tolerance | Equivalents]
     """By value of the ``by`` column, or under None."""
@@ -99,6 +99,7 @@ class Relation:
     schema: str
     name: str
     key: tuple[tuple[str, SqlType], ...]
+    """The columns that identify a row, in the order of their names, which is how they are hashed."""
     carriers: tuple[Carrier, ...]
     view: str
     decoys: bool
@@ -197,7 +198,7 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
     if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:
         raise InvalidPolicy("epoch: must be a whole number from 1")
     tables = _table(document.get("relation", {}), "relation")
-    relations = tuple(_relation(name, _table(body, name)) for name, body in tables.items())
+    relations = tuple(_relation(name, _table(body, name)) for name, body in sorted(tables.items()))
     if not relations:
         raise InvalidPolicy("the policy protects no relation", hint='add [relation."schema.name"]')
     seen: set[tuple[str, str]] = set()
@@ -227,7 +228,7 @@ def _relation(name: str, body: Mapping[str, Any]) -> Relation:
     default = DEFAULT_CELLS_PER_ROW / len(tables)
     key_columns = {column for column, _ in key}
     carriers = []
-    for column, table in tables.items():
+    for column, table in sorted(tables.items()):
         where = f"{name}: carrier {column}"
         if column in key_columns:
             raise InvalidPolicy(f"{where}: a key is never marked")
@@ -269,7 +270,8 @@ def _carrier(column: str, body: Mapping[str, Any], default: Decimal, where: str)
             raise InvalidPolicy(f"{where}: with by, each value has its own tolerance table")
         tables = _table(body.get("tolerance", {}), f"{where}: tolerance")
         bodies = {
-            value: _table(table, f"{where}: tolerance {value}") for value, table in tables.items()
+            value: _table(table, f"{where}: tolerance {value}")
+            for value, table in sorted(tables.items())
         }
         if not bodies:
             raise InvalidPolicy(f"{where}: by {by[0][0]} needs at least one tolerance table")
@@ -393,7 +395,9 @@ def _columns(value: object, where: str) -> tuple[tuple[str, SqlType], ...]:
     if value is None:
         return ()
     columns = []
-    for column, text in _table(value, where).items():
+    # in the order of their names: the order of a table's entries is lost in JSON, and it must
+    # not change which cells are marked
+    for column, text in sorted(_table(value, where).items()):
         declared = SqlType.parse(_text(text, f"{where} {column}"))
         if declared.name not in KEY_TYPES:
             raise InvalidPolicy(

@@ -98,6 +98,18 @@ def test_toml_and_json_read_alike_and_numbers_stay_exact() -> None:
     assert tolerance.high == Decimal("100.55")  # type: ignore[union-attr]
 
 
+def test_the_order_of_entries_changes_nothing() -> None:
+    def reversed_tables(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: reversed_tables(value[name]) for name in reversed(list(value))}
+        return value
+
+    document = changed(f"{LAB}/key", {"id": "bigint", "at_site": "text"})
+    document["relation"]["dpi.other"] = GOOD["relation"]["dpi.lab"] | {"view": "other"}
+    document["relation"]["dpi.lab"]["carrier"]["value"]["entity"] = {"p": "integer", "e": "date"}
+    assert parse_policy(reversed_tables(document)) == parse_policy(document)
+
+
 def test_default_densities_mark_half_a_cell_per_row() -> None:
     carriers = parse_policy(GOOD).relations[0].carriers
     assert sum(carrier.density for carrier in carriers) == Decimal("0.5")

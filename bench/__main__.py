@@ -1,0 +1,74 @@
+"""Run the measures and write down what they found.
+
+``python -m bench [NAME...]`` runs all of them, or those named, prints a table as it goes and writes
+``bench/results.json``. After a run of some measures the file keeps what it had of the others. The
+exit status is 1 when a bar does not hold and 2 for a name that is none.
+
+A measure is a module of this package with a function ``measure()`` that returns a list of entries
+``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and ``holds`` are null where there is
+no bar. To add one, name it in MEASURES.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+MEASURES = ("tracing", "trace_scale", "throughput")
+RESULTS = Path(__file__).with_name("results.json")
+FIELDS = ("name", "value", "unit", "bar", "holds", "how")
+
+
+def main(names: list[str]) -> int:
+    """Run the named measures, or all; return the exit status."""
+    unknown = [name for name in names if name not in MEASURES]
+    if unknown:
+        print(f"bench: no measure {unknown[0]}; there are {', '.join(MEASURES)}", file=sys.stderr)
+        return 2
+    kept = _read() if names else []
+    entries: list[dict[str, Any]] = []
+    for name in dict.fromkeys(names or MEASURES):
+        print(f"\n{name}", flush=True)
+        begin = perf_counter()
+        for entry in import_module(f"bench.{name}").measure():
+            if tuple(entry) != FIELDS:
+                raise RuntimeError(f"bench.{name}: an entry has the fields {', '.join(entry)}")
+            print(_row(entry), flush=True)
+            entries.append(entry)
+        print(f"  ({perf_counter() - begin:.0f} s)", flush=True)
+        # after each measure, so that an interruption loses only the one under way
+        _write(kept, entries)
+    failed = [entry for entry in entries if entry["holds"] is False]
+    bars = sum(entry["bar"] is not None for entry in entries)
+    print(f"\n{len(entries)} figures, {bars - len(failed)} of {bars} bars hold: {RESULTS}")
+    return 1 if failed else 0
+
+
+def _row(entry: dict[str, Any]) -> str:
+    value = f"{entry['value']:,g} {entry['unit']}"
+    bar, verdict = "", ""
+    if entry["bar"] is not None:
+        bar, verdict = f"bar {entry['bar']:,g}", "holds" if entry["holds"] else "FAILS"
+    return f"  {entry['name']:<92} {value:>14}  {bar:<10} {verdict}".rstrip()
+
+
+def _read() -> list[dict[str, Any]]:
+    if not RESULTS.exists():
+        return []
+    entries: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
+    return entries
+
+
+def _write(kept: list[dict[str, Any]], entries: list[dict[str, Any]]) -> None:
+    measured = {entry["name"] for entry in entries}
+    merged = [entry for entry in kept if entry["name"] not in measured] + entries
+    text = json.dumps(merged, indent=2, ensure_ascii=False)
+    RESULTS.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

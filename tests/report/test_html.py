@@ -1,0 +1,355 @@
+"""What the HTML report says, and that it is safe and complete in itself."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from pgbalise.report.case import (
+    CarrierEvidence,
+    CarrierNoise,
+    LeakFile,
+    MappedColumn,
+    TraceReport,
+)
+from pgbalise.report.html import _WORDS, Language, html
+from pgbalise.tracing.decision import decide
+
+VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
+LANGUAGES: tuple[Language, ...] = ("en", "fr")
+
+
+def report(
+    log10_e_value: Sequence[float],
+    names: Sequence[str] | None = None,
+    *,
+    alpha: float = 1e-9,
+    decoys: Sequence[int] | None = None,
+) -> TraceReport:
+    count = len(log10_e_value)
+    return TraceReport(
+        verdict=decide(
+            names or [f"role_{index}" for index in range(count)],
+            np.array(log10_e_value, np.float64),
+            np.full(count, 70),
+            None if decoys is None else np.array(decoys),
+            alpha=alpha,
+            rows_read=12408,
+            rows_aligned=12391,
+            cells_marked=6240,
+            cells_used=6118,
+        ),
+        database="dpi",
+        relation="public.lab_result",
+        epoch=3,
+        files=(LeakFile("dump.csv", "ab" * 32, 48211903, 12408),),
+        columns=(MappedColumn("resultat", "carrier", "value"), MappedColumn("no", "key", "id")),
+        carriers=(CarrierEvidence("value", 80, 75, 70, 5), CarrierEvidence("weight", 9, 8, 8, 0)),
+        noise=(
+            CarrierNoise("value", (("unchanged", 0.9995), ("replaced", 0.0004))),
+            CarrierNoise(
+                "weight",
+                (
+                    ("noise about a shift of 3, rounded to 0.5", 0.6),
+                    ("shifted by 2 days", 0.2),
+                    ("first of month", 0.2),
+                ),
+            ),
+        ),
+        key_fingerprint="0123456789abcdef",
+        versions={"pgbalise": "0.1.0", "PostgreSQL": "15.14"},
+        created_at=datetime(2026, 6, 7, 14, 3, tzinfo=UTC),
+    )
+
+
+def innocents(count: int, **accused: float) -> list[float]:
+    values = -np.abs(np.random.default_rng(7).gamma(2, 0.9, count))
+    for index, value in accused.items():
+        values[int(index.removeprefix("at"))] = value
+    return [float(value) for value in values]
+
+
+def tree(document: str) -> ET.Element:
+    return ET.fromstring(document.removeprefix("<!DOCTYPE html>\n"))
+
+
+def text_of(element: ET.Element | None) -> str:
+    assert element is not None
+    return re.sub(r"\s+", " ", "".join(element.itertext())).strip()
+
+
+def words_of(document: str) -> str:
+    body = tree(document).find("body")
+    assert body is not None
+    return " ".join(body.itertext()).lower()
+
+
+def sentence(document: str) -> str:
+    return text_of(tree(document).find(".//p[@class='sentence']"))
+
+
+class Balance(HTMLParser):
+    """Raises if a tag is closed that is not the one open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+ONE = report(innocents(200, at17=41.37))
+NOBODY = report(innocents(200))
+TWO = report(innocents(200, at17=41.37, at101=40.9))
+
+
+def test_verdict_names_the_one_accused() -> None:
+    assert sentence(html(ONE)) == "This file contains data from the copy supplied to role_17."
+    assert "at most 1 in\u00a01,000,000,000" in html(ONE)
+
+
+def test_verdict_names_two_accused_and_several_files() -> None:
+    several = replace(TWO, files=TWO.files * 2)
+    assert sentence(html(several)) == (
+        "These files contain data from the copies supplied to role_17 and role_101."
+    )
+
+
+def test_verdict_of_many_names_the_first_and_the_table_all() -> None:
+    values = [12.0 + index for index in range(30)] + innocents(30)
+    document = html(report(values))
+    assert sentence(document).endswith(
+        "supplied to role_29, role_28, role_27, role_26, role_25 and 25 more."
+    )
+    rows = tree(document).findall(".//tr[@class='accused']")
+    assert [text_of(row[1]) for row in rows] == [f"role_{29 - index}" for index in range(30)]
+
+
+def test_nobody_is_named_when_nobody_is_accused() -> None:
+    document = html(NOBODY)
+    assert sentence(document) == "No recipient can be named as a source of this file."
+    assert tree(document).find(".//tr[@class='accused']") is None
+    assert tree(document).find(".//*[@class='ring']") is None
+    assert "clears no one" in document
+
+
+def test_decoys_are_reported_even_of_someone_not_named() -> None:
+    document = html(report([1.0, 0.0], decoys=[0, 4]))
+    assert "4 issued to <bdi" in document
+    assert sentence(document).startswith("No recipient")
+
+
+def test_bound_and_hashes_are_stated() -> None:
+    text = text_of(tree(html(ONE)).find("body"))
+    for fact in (
+        "N = 200, α = 10−9 and",
+        "Markov",
+        "ab" * 32,
+        "0123456789abcdef",
+        "PostgreSQL 15.14",
+    ):
+        assert fact in text
+    assert "12,391 (99.9%)" in text
+
+
+def test_shares_just_short_of_all_are_not_rounded_up() -> None:
+    text = text_of(tree(html(ONE)).find("body"))
+    assert "> 99.9%" in text
+    assert "< 0.1%" in text
+
+
+def test_share_past_one_by_rounding_is_all() -> None:
+    noise = (CarrierNoise("value", (("unchanged", 1.0 + 2e-16 * 3),)),)
+    assert '<td class="number">100%</td>' in html(replace(ONE, noise=noise, carriers=()))
+
+
+def test_evidence_is_rounded_down() -> None:
+    first = tree(html(ONE)).find(".//tr[@class='accused']")
+    assert "1041.3" in text_of(first)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        '"><img src=x onerror=alert(1)>',
+        "a&b<!--",
+        "]]></style>{0}^{9}",
+        "a\u202eb\x00\x1b\ud800\ufffe",
+    ],
+)
+def test_hostile_names_stay_text(language: Language, hostile: str) -> None:
+    base = report([40.0, 0.0], [hostile, "b"])
+    document = html(
+        replace(
+            base,
+            database=hostile,
+            relation=hostile,
+            files=(LeakFile(hostile, "ab" * 32, 1, 1),),
+            columns=(MappedColumn(hostile, "carrier", hostile),),
+            carriers=(CarrierEvidence(hostile, 3, 2, 1, 1),),
+            noise=(CarrierNoise(hostile, ((hostile, 1.0),)),),
+            versions={hostile: hostile},
+        ),
+        language,
+    )
+    document.encode("utf-8")
+    parser = Balance()
+    parser.feed(document)
+    tags = {tag for tag, _ in parser.seen}
+    assert not tags & {"script", "img", "iframe", "link", "object"}
+    assert not any(name.startswith("on") for _, attributes in parser.seen for name in attributes)
+    shown = sentence(document)
+    assert "\u202e" not in document
+    if "\x00" not in hostile:
+        assert hostile in shown
+    else:
+        assert "a\\u202eb\\u0000\\u001b\\ud800" in shown
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("case", [ONE, NOBODY, TWO], ids=["one", "nobody", "two"])
+def test_nothing_is_requested_from_elsewhere(case: TraceReport, language: Language) -> None:
+    document = html(case, language)
+    parser = Balance()
+    parser.feed(document)
+    for _, attributes in parser.seen:
+        assert not {"src", "href", "srcset", "xlink:href", "data", "action"} & set(attributes)
+    for reference in ("://", "url(", "@import", "<script"):
+        assert reference not in document
+    assert "default-src 'none'" in document
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    "values",
+    [
+        [9.3],
+        [-0.4],
+        [0.0],
+        [23.1, -2.0, -2.5],
+        [30.0, 20.0, 15.0],
+        innocents(200),
+        innocents(200, at3=300.0, at9=-800.0),
+        innocents(10_000, at4444=297.2, at5=13.0),
+        [12.0] * 80,
+        [0.0] * 10_000,
+    ],
+    ids=lambda values: f"{len(values)} up to {max(values):g}",
+)
+def test_any_number_of_recipients_gives_balanced_markup_and_a_plot_in_its_frame(
+    values: Sequence[float], language: Language
+) -> None:
+    document = html(report(values), language)
+    parser = Balance()
+    parser.feed(document)
+    assert not parser.open
+    root = tree(document)
+    assert root.get("lang") == language
+    assert "{" not in text_of(root.find("body"))
+    ids = [element.get("id") for element in root.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    for element in root.iter():
+        for name in (element.get("aria-labelledby") or "").split():
+            assert name in ids
+    plot = root.find(".//svg[@role='img']")
+    assert plot is not None
+    marks = [
+        (float(x), float(y))
+        for path in plot.findall("path")
+        for x, y in re.findall(r"M(\S+) (\S+)h0", path.get("d") or "")
+    ]
+    marks += [
+        (float(ring.get("cx") or ""), float(ring.get("cy") or ""))
+        for ring in plot.findall("circle")
+    ]
+    assert marks
+    assert all(40 <= x <= 720 and 0 <= y <= 290 for x, y in marks)
+    assert len(document) < 200_000
+    accused = sum(value >= np.log10(len(values)) + 9 for value in values)
+    assert len(plot.findall("circle")) == accused
+
+
+def test_labels_in_the_plot_do_not_cover_each_other() -> None:
+    for values in (innocents(200, at1=41.0, at2=40.9, at3=40.8), [30.0, 20.0, 15.0]):
+        plot = tree(html(report(values))).find(".//svg[@role='img']")
+        assert plot is not None
+        heights = [
+            (float(label.get("x") or ""), float(label.get("y") or ""))
+            for label in plot.findall("text[@class='label']")
+        ]
+        assert heights
+        for index, (x, y) in enumerate(heights):
+            for other_x, other_y in heights[:index]:
+                assert abs(y - other_y) >= 13 or abs(x - other_x) > 42
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.05, 1e-3, 5e-8, 1e-9, 1e-30])
+def test_any_alpha_can_be_written(alpha: float) -> None:
+    for language in LANGUAGES:
+        tree(html(report(innocents(20, at3=60.0), alpha=alpha), language))
+
+
+def test_alpha_is_written_as_people_say_it() -> None:
+    assert "1 in\u00a020." in html(report(innocents(20, at3=60.0), alpha=0.05))
+    assert "5 × 10<sup>−8</sup>" in html(report(innocents(20), alpha=5e-8))
+
+
+def test_report_without_details_still_reads() -> None:
+    bare = replace(ONE, files=(), columns=(), carriers=(), noise=(), versions={})
+    for language in LANGUAGES:
+        assert "role_17" in sentence(html(bare, language))
+
+
+def test_french_report_speaks_french_only() -> None:
+    english = words_of(html(TWO))
+    french = words_of(html(TWO, "fr"))
+    assert sentence(html(TWO, "fr")) == (
+        "Ce fichier contient des données des copies remises à role_17 et role_101."
+    )
+    common = {"Relation", "Total", "SHA-256", "–", "SQL", "N", "α"}
+    english_words = {"the", "of", "and", "is", "rows", "with", "threshold", "unchanged", "evidence"}
+    # A name given by whoever wrote the policy stays as it is.
+    french_words = set(re.findall(r"[a-zé]+", french.replace("first of month", "")))
+    assert not english_words & french_words
+    assert english_words <= set(re.findall(r"[a-zé]+", english))
+    for name, text in _WORDS["en"].items():
+        assert text in common or _WORDS["fr"][name] != text, name
+
+
+def test_french_numbers_and_dates() -> None:
+    text = "".join(tree(html(TWO, "fr")).itertext())
+    assert "7 juin 2026 à 14 h 03 (UTC)" in text
+    assert "12\u202f391" in text
+    assert "41,3" in text
+    assert "bruit ajouté autour d’un décalage de 3, puis arrondi à 0,5" in text
+    assert "décalée de 2 jours" in text
+
+
+def test_languages_say_the_same_things() -> None:
+    fields = re.compile(r"\{(\w*)\}")
+    assert _WORDS["en"].keys() == _WORDS["fr"].keys()
+    for name, text in _WORDS["en"].items():
+        assert set(fields.findall(text)) == set(fields.findall(_WORDS["fr"][name])), name
+
+
+def test_same_report_gives_the_same_bytes() -> None:
+    assert html(ONE) == html(ONE)
