@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -40,15 +40,18 @@ app.add_typer(recipient_app, name="recipient")
 
 Dsn = Annotated[
     str,
-    typer.Option("--dsn", help="libpq connection string or URI; by default PG* variables, service files, .pgpass."),
+    typer.Option(
+        "--dsn",
+        help="libpq connection string or URI; by default PG* variables, service files, .pgpass.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 KeyFile = Annotated[
-    Optional[Path],
+    Path | None,
     typer.Option("--key", envvar="PGBALISE_KEY", help="The master key's file, mode 0600."),
 ]
 KeyCommand = Annotated[
-    Optional[str], typer.Option("--key-command", help="A command that prints the master key.")
+    str | None, typer.Option("--key-command", help="A command that prints the master key.")
 ]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
@@ -149,7 +152,9 @@ def init(dsn: Dsn = "", as_json: AsJson = False) -> None:
     if as_json:
         _print_json({"extension": found, "library": library})
     else:
-        out.print(f"extension pgbalise {found} is there, and PL/Python imports the library {library}")
+        out.print(
+            f"extension pgbalise {found} is there, and PL/Python imports the library {library}"
+        )
 
 
 @app.command()
@@ -167,10 +172,11 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
             policy = None
         everyone = recipients(session)
     answer["epoch"] = policy.epoch if policy else None
+    schemas = list(policy.schemas.values()) if policy else []
     answer["relations"] = [
         {
             "relation": relation.qualified,
-            "views": [f"{schema}.{relation.view}" for schema in policy.schemas.values()],
+            "views": [f"{schema}.{relation.view}" for schema in schemas],
             "carriers": [carrier.column for carrier in relation.carriers],
         }
         for relation in (policy.relations if policy else ())
@@ -182,10 +188,14 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
     if as_json:
         _print_json(answer)
         return
-    out.print(f"database {answer['database']}: extension {answer['extension']}, epoch {answer['epoch']}")
+    out.print(
+        f"database {answer['database']}: extension {answer['extension']}, epoch {answer['epoch']}"
+    )
     table = Table("relation", "marked views", "carriers")
     for relation in answer["relations"]:
-        table.add_row(relation["relation"], ", ".join(relation["views"]), ", ".join(relation["carriers"]))
+        table.add_row(
+            relation["relation"], ", ".join(relation["views"]), ", ".join(relation["carriers"])
+        )
     out.print(table if answer["relations"] else "no policy has been applied")
     out.print("{enrolled} recipients enrolled, {revoked} revoked".format(**answer["recipients"]))
 
@@ -217,7 +227,9 @@ def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
 def key_generate(file: Annotated[Path, typer.Argument(show_default=False)]) -> None:
     """Write a fresh master key to a new file."""
     key = generate_key(file)
-    out.print(f"{file}: new master key {key.fingerprint()}; keep a copy in a safe place", soft_wrap=True)
+    out.print(
+        f"{file}: new master key {key.fingerprint()}; keep a copy in a safe place", soft_wrap=True
+    )
 
 
 @policy_app.command("suggest")
@@ -235,7 +247,9 @@ def policy_suggest(
 
 @policy_app.command("check")
 def policy_check(
-    file: PolicyFile, dsn: Dsn = "", as_json: AsJson = False,
+    file: PolicyFile,
+    dsn: Dsn = "",
+    as_json: AsJson = False,
     sample: Annotated[int, typer.Option(help="Rows to mark of each relation.")] = 100_000,
 ) -> None:
     """Report the distortion that a policy would cause."""
@@ -265,7 +279,10 @@ def policy_plan(file: PolicyFile, dsn: Dsn = "") -> None:
 
 @policy_app.command("apply")
 def policy_apply(
-    file: PolicyFile, dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None,
+    file: PolicyFile,
+    dsn: Dsn = "",
+    key: KeyFile = None,
+    key_command: KeyCommand = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the marked views, in one transaction."""
@@ -288,8 +305,13 @@ def policy_apply(
 def recipient_add(
     role: Annotated[list[str], typer.Argument(help="Login roles.", show_default=False)],
     recipient_class: Annotated[RecipientClass, typer.Option("--class")] = RecipientClass.SECONDARY,
-    force: Annotated[bool, typer.Option(help="Enrol even a role that can pass by its views.")] = False,
-    dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None, as_json: AsJson = False,
+    force: Annotated[
+        bool, typer.Option(help="Enrol even a role that can pass by its views.")
+    ] = False,
+    dsn: Dsn = "",
+    key: KeyFile = None,
+    key_command: KeyCommand = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make login roles recipients, all or none."""
     from pgbalise.database import applied_policy, check_master_key, connect, enrol, installed
@@ -333,8 +355,12 @@ def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
     table = Table("recipient", "class", "epoch", "enrolled", "revoked", "commitment")
     for recipient in everyone:
         table.add_row(
-            recipient.role, recipient.recipient_class.value, str(recipient.epoch),
-            recipient.enrolled_at[:19], (recipient.revoked_at or "")[:19], recipient.commitment.hex()[:16],
+            recipient.role,
+            recipient.recipient_class.value,
+            str(recipient.epoch),
+            recipient.enrolled_at[:19],
+            (recipient.revoked_at or "")[:19],
+            recipient.commitment.hex()[:16],
         )
     out.print(table)
 
@@ -357,8 +383,11 @@ def recipient_revoke(
 @app.command()
 def extract(
     query: Annotated[str, typer.Argument(metavar="SQL", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet", show_default=False)],
-    dsn: Dsn = "", as_json: AsJson = False,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="FILE.csv or FILE.parquet", show_default=False)
+    ],
+    dsn: Dsn = "",
+    as_json: AsJson = False,
 ) -> None:
     """Run a query as the role that the connection logs in as, and write what it returns."""
     from pgbalise.database import connect
@@ -376,11 +405,18 @@ def extract(
 @app.command()
 def trace(
     leak: Annotated[list[Path], typer.Argument(help="CSV or Parquet files.", show_default=False)],
-    relation: Annotated[str, typer.Option(help="The protected relation, SCHEMA.NAME.", show_default=False)],
-    alpha: Annotated[float, typer.Option(help="Bound on the probability that anyone is accused wrongly.")] = 1e-6,
-    report: Annotated[Optional[Path], typer.Option(help="Write the report, FILE.html.")] = None,
+    relation: Annotated[
+        str, typer.Option(help="The protected relation, SCHEMA.NAME.", show_default=False)
+    ],
+    alpha: Annotated[
+        float, typer.Option(help="Bound on the probability that anyone is accused wrongly.")
+    ] = 1e-6,
+    report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
     language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
-    dsn: Dsn = "", key: KeyFile = None, key_command: KeyCommand = None, as_json: AsJson = False,
+    dsn: Dsn = "",
+    key: KeyFile = None,
+    key_command: KeyCommand = None,
+    as_json: AsJson = False,
 ) -> None:
     """Say whose copy a leaked file is, or that nobody can be named."""
     from pgbalise.investigate import investigate
@@ -408,7 +444,9 @@ def trace(
 
 @app.command()
 def demo(
-    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path("demo-output"),
+    directory: Annotated[Path, typer.Option("--output", "-o", help="Where the results go.")] = Path(
+        "demo-output"
+    ),
     recipients: Annotated[int, typer.Option(help="How many recipients to enrol.")] = 200,
     seed: Annotated[int, typer.Option(help="What the made-up parts derive from.")] = 1,
 ) -> None:

@@ -87,7 +87,9 @@ class PsycopgSession:
 
 def run(session: Session, template: str, *names: str) -> None:
     """Have the server put a statement together with format(), and run it."""
-    [(statement,)] = session.fetch("SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names))
+    [(statement,)] = session.fetch(
+        "SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names)
+    )
     session.fetch(statement)
 
 
@@ -104,7 +106,7 @@ def problems() -> Iterator[None]:
 
 @contextmanager
 def connect(dsn: str) -> Iterator[PsycopgSession]:
-    """Open a connection in which every value is printed the same way whatever the server's settings.
+    """Open a connection that prints every value the same way, whatever the server's settings.
 
     ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files.
     """
@@ -208,7 +210,9 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
         if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", schema):
             session.run("CREATE SCHEMA %I", schema)
         session.run("GRANT USAGE, CREATE ON SCHEMA %I TO %I", schema, OWNER)
-    names = [name for relation in policy.relations for name in _protect(session, policy, relation, key)]
+    names = [
+        name for relation in policy.relations for name in _protect(session, policy, relation, key)
+    ]
     session.fetch("DELETE FROM balise.policy WHERE applied_at IS NULL")
     session.fetch(
         "INSERT INTO balise.policy (document, applied_at) VALUES ($1::jsonb, now())",
@@ -220,9 +224,7 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
     return names
 
 
-def _withdraw(
-    session: Session, before: Policy, after: Policy, kept: set[tuple[str, str]]
-) -> None:
+def _withdraw(session: Session, before: Policy, after: Policy, kept: set[tuple[str, str]]) -> None:
     """Drop the views and secrets of relations that the new policy no longer names."""
     stay = {
         (schema, relation.view) for relation in after.relations for schema in after.schemas.values()
@@ -233,7 +235,8 @@ def _withdraw(
                 session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
         if (relation.schema, relation.name) not in kept:
             session.fetch(
-                "DELETE FROM balise.relation WHERE schema_name = $1::text AND relation_name = $2::text",
+                "DELETE FROM balise.relation"
+                " WHERE schema_name = $1::text AND relation_name = $2::text",
                 relation.schema,
                 relation.name,
             )
@@ -280,10 +283,13 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", DECOYS):
         session.run("CREATE SCHEMA %I", DECOYS)
     session.run("GRANT USAGE ON SCHEMA %I TO %I", DECOYS, OWNER)
-    if session.fetch("SELECT to_regclass(format('%I.%I', $1::text, $2::text))", DECOYS, name) != [(None,)]:
+    if session.fetch("SELECT to_regclass(format('%I.%I', $1::text, $2::text))", DECOYS, name) != [
+        (None,)
+    ]:
         return
     session.run(
-        "CREATE TABLE %I.%I (recipient name NOT NULL, LIKE %I.%I INCLUDING DEFAULTS INCLUDING GENERATED)",
+        "CREATE TABLE %I.%I (recipient name NOT NULL,"
+        " LIKE %I.%I INCLUDING DEFAULTS INCLUDING GENERATED)",
         DECOYS,
         name,
         relation.schema,
@@ -297,7 +303,11 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     session.run("ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY", DECOYS, name)
     # row security, not a WHERE in the view: a recipient's own functions are then never given
     # another recipient's decoys, however cheap they claim to be
-    session.run("CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (recipient = SESSION_USER)", DECOYS, name)
+    session.run(
+        "CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (recipient = SESSION_USER)",
+        DECOYS,
+        name,
+    )
     session.run("GRANT SELECT ON %I.%I TO %I", DECOYS, name, OWNER)
 
 
@@ -317,21 +327,26 @@ def enrol(
     """
     installed(session)
     rows = session.fetch(
-        "SELECT rolsuper, rolcanlogin, pg_has_role(oid, $2::text, 'MEMBER') FROM pg_roles"
-        " WHERE rolname = $1::text",
+        "SELECT rolsuper, rolcanlogin, rolcreaterole, pg_has_role(oid, $2::text, 'MEMBER')"
+        " FROM pg_roles WHERE rolname = $1::text",
         role,
         OWNER,
     )
     if not rows:
-        raise InvalidRecipient(f"there is no role {role}", hint="create it first: CREATE ROLE ... LOGIN")
-    superuser, can_login, owns = rows[0]
+        raise InvalidRecipient(
+            f"there is no role {role}", hint="create it first: CREATE ROLE ... LOGIN"
+        )
+    superuser, can_login, creates, owns = rows[0]
     if not can_login:
         raise InvalidRecipient(f"role {role} cannot log in, so nothing is ever sent to it")
     if not force:
-        if superuser or owns:
+        # before PostgreSQL 16, who creates roles can join any role
+        if superuser or owns or (creates and server_version(session) < 160000):
             raise InvalidRecipient(f"role {role} reads the base relations whatever it is granted")
         _refuse_writer(session, role)
-    known = session.fetch("SELECT revoked_at FROM balise.recipient WHERE role_name = $1::text", role)
+    known = session.fetch(
+        "SELECT revoked_at FROM balise.recipient WHERE role_name = $1::text", role
+    )
     if known:
         state = "enrolled already" if known[0][0] is None else "revoked, and stays so"
         raise InvalidRecipient(f"role {role} is {state}")
@@ -346,7 +361,8 @@ def enrol(
         commitment(role, epoch, bits),
     )
     session.fetch(
-        "INSERT INTO balise.codeword (role_name, class, word) VALUES ($1::text, $2::text, $3::bytea)",
+        "INSERT INTO balise.codeword (role_name, class, word)"
+        " VALUES ($1::text, $2::text, $3::bytea)",
         role,
         recipient_class.value,
         stored_word(bits, dither(key, epoch)),
@@ -378,7 +394,10 @@ def _grant(session: Session, policy: Policy, role: str, recipient_class: Recipie
 
 
 def revoke(session: Session, role: str) -> None:
-    """Stop a recipient's access at once. It stays traceable for ever; its name is not used again."""
+    """Stop a recipient's access at once.
+
+    It stays traceable for ever, so its name is never enrolled again.
+    """
     installed(session)
     rows = session.fetch(
         "UPDATE balise.recipient SET revoked_at = now()"
@@ -413,7 +432,9 @@ def check_master_key(session: Session, key: MasterKey) -> None:
 _LEAK_KEYS = "balise_leak_key"
 
 
-def stored_rows(session: Session, relation: Relation, names: Sequence[str], keys: pa.Table) -> pa.Table:
+def stored_rows(
+    session: Session, relation: Relation, names: Sequence[str], keys: pa.Table
+) -> pa.Table:
     """Return the stored rows with these keys (columns of text, as in the policy), as text.
 
     ``names`` are the columns to read. Needs SELECT on the relation and TEMPORARY on the database;
@@ -425,7 +446,9 @@ def stored_rows(session: Session, relation: Relation, names: Sequence[str], keys
     session.run(f"CREATE TEMPORARY TABLE %I ({columns_made}) ON COMMIT DROP", _LEAK_KEYS, *declared)
     session.load(_LEAK_KEYS, keys.drop_null())
     session.run("ANALYZE %I", _LEAK_KEYS)
-    wanted = exp.select(*(column(name, "k") for name, _ in key)).from_(table(_LEAK_KEYS, "pg_temp", "k"))
+    wanted = exp.select(*(column(name, "k") for name, _ in key)).from_(
+        table(_LEAK_KEYS, "pg_temp", "k")
+    )
     mine = exp.Tuple(expressions=[column(name, "t") for name, _ in key])
     query = (
         exp.select(*(cast(column(name, "t"), "text") for name in names))

@@ -65,7 +65,7 @@ def _complete(path: Path) -> Iterator[Path]:
 
 def _csv(session: PsycopgSession, query: str, path: Path) -> int:
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(
-        sql.SQL(query.rstrip().rstrip(";"))  # type: ignore[arg-type]
+        sql.SQL(query.rstrip().rstrip(";"))
     )
     with problems(), session.connection.cursor() as cursor:
         with cursor.copy(statement) as copy, path.open("wb") as file:
@@ -76,9 +76,13 @@ def _csv(session: PsycopgSession, query: str, path: Path) -> int:
 
 def _parquet(session: PsycopgSession, query: str, path: Path) -> int:
     written = 0
-    with problems(), session.connection.transaction(), session.connection.cursor("extract") as cursor:
+    with (
+        problems(),
+        session.connection.transaction(),
+        session.connection.cursor("extract") as cursor,
+    ):
         cursor.itersize = _BATCH
-        cursor.execute(sql.SQL(query.rstrip().rstrip(";")))  # type: ignore[arg-type]
+        cursor.execute(sql.SQL(query.rstrip().rstrip(";")))
         assert cursor.description is not None
         schema = pa.schema([(column.name, _arrow_type(column)) for column in cursor.description])
         with pyarrow.parquet.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -91,13 +95,17 @@ def _parquet(session: PsycopgSession, query: str, path: Path) -> int:
 def _columns(rows: list[tuple[object, ...]], schema: pa.Schema) -> list[pa.Array]:
     columns = []
     for values, field in zip(zip(*rows, strict=True), schema, strict=True):
-        if pa.types.is_string(field.type):
-            values = tuple(value if value is None else str(value) for value in values)
-        columns.append(pa.array(values, field.type))
+        text = pa.types.is_string(field.type)
+        shown = [v if v is None else str(v) for v in values] if text else list(values)
+        columns.append(pa.array(shown, field.type))
     return columns
 
 
 def _arrow_type(column: Column) -> pa.DataType:
-    if column.type_display.startswith("numeric") and column.precision is not None and column.precision <= 38:
+    if (
+        column.type_display.startswith("numeric")
+        and column.precision is not None
+        and column.precision <= 38
+    ):
         return pa.decimal128(column.precision, column.scale or 0)
     return _ARROW.get(column.type_display.split("(")[0], pa.string())

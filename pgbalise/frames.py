@@ -111,7 +111,9 @@ def _values(array: pa.Array, carrier: Carrier) -> tuple[NDArray[Any], NDArray[np
             return microseconds(array, carrier.type), None
         case Kind.CATEGORICAL:
             groups = [t for t in carrier.tolerances.values() if isinstance(t, Equivalents)]
-            members = pa.array([m for t in groups for group in t.groups for m in group], pa.string())
+            members = pa.array(
+                [m for t in groups for group in t.groups for m in group], pa.string()
+            )
             text = pc.cast(array, pa.string())
             if carrier.type.name == "character":
                 text = pc.utf8_rtrim(text, " ")
@@ -155,7 +157,9 @@ def microseconds(array: pa.Array, declared: SqlType) -> NDArray[np.int64]:
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         zoned = declared.name == "timestamp with time zone"
         array = pc.cast(array, pa.timestamp("us", "UTC" if zoned else None))
-    return _integers(pc.cast(array, pa.timestamp("us", getattr(array.type, "tz", None))).view(pa.int64()))
+    return _integers(
+        pc.cast(array, pa.timestamp("us", getattr(array.type, "tz", None))).view(pa.int64())
+    )
 
 
 def _integers(array: pa.Array) -> NDArray[np.int64]:
@@ -182,15 +186,15 @@ def python_values(
                 for v, s in zip(values, places, strict=True)
             ]
         case Kind.DATE:
-            return values.astype("datetime64[D]").tolist()
+            return list(values.astype("datetime64[D]").tolist())
         case Kind.TIMESTAMP:
-            return values.astype("datetime64[us]").tolist()
+            return list(values.astype("datetime64[us]").tolist())
         case Kind.CATEGORICAL:
             groups = [t for t in carrier.tolerances.values() if isinstance(t, Equivalents)]
             members = [m for t in groups for group in t.groups for m in group]
             return [members[int(code)] for code in values]
         case _:
-            return values.tolist()
+            return list(values.tolist())
 
 
 def mark(
@@ -236,7 +240,9 @@ def _marked(
 ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64] | None]:
     """The rows that change, their new values in units, and the decimals they are written with."""
     parts, valid = key_from_arrow(table, carrier.entity or relation.key)
-    cells = select(carrier_secret(key, policy, relation, carrier), carrier, policy.derivation, parts)
+    cells = select(
+        carrier_secret(key, policy, relation, carrier), carrier, policy.derivation, parts
+    )
     column = column_from_arrow(table, carrier).take(cells.row)
     options = alternatives(carrier, column, cells.up)
     target = word[cells.position]
@@ -253,7 +259,10 @@ def _to_arrow(frame: Any) -> pa.Table:
         return frame.to_arrow()
     if hasattr(frame, "iloc"):
         return pa.Table.from_pandas(frame, preserve_index=False)
-    raise InvalidInput(f"a frame of type {type(frame).__name__} cannot be marked", hint="give a pyarrow Table, a pandas or a polars DataFrame")
+    raise InvalidInput(
+        f"a frame of type {type(frame).__name__} cannot be marked",
+        hint="give a pyarrow Table, a pandas or a polars DataFrame",
+    )
 
 
 def _replace(

@@ -29,7 +29,15 @@ from pgbalise.report.case import (
     MappedColumn,
     TraceReport,
 )
-from pgbalise.trace import Progress, Trace, key_text, leak_columns, needed_columns, trace
+from pgbalise.trace import (
+    Progress,
+    Trace,
+    key_text,
+    leak_columns,
+    needed_columns,
+    silent,
+    trace,
+)
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
 
@@ -45,7 +53,7 @@ def investigate(
     *,
     alpha: float,
     created_at: datetime,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> TraceReport:
     """Trace leaked files of one relation, taken together, against the database they came from.
 
@@ -77,7 +85,9 @@ def investigate(
         database=database,
         relation=protected.qualified,
         epoch=policy.epoch,
-        files=tuple(LeakFile(leak.name, leak.sha256, leak.size, leak.rows.num_rows) for leak in leaks),
+        files=tuple(
+            LeakFile(leak.name, leak.sha256, leak.size, leak.rows.num_rows) for leak in leaks
+        ),
         columns=tuple(
             MappedColumn(name, "key" if column in key_columns else "carrier", column)
             if column

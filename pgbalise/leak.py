@@ -84,7 +84,9 @@ def _read_csv(where: str, data: bytes, names: list[str], delimiter: str) -> pa.T
             ),
         )
     except pa.ArrowException:
-        raise InvalidLeak(f"{where}: not every row has the {len(names)} fields of the header") from None
+        raise InvalidLeak(
+            f"{where}: not every row has the {len(names)} fields of the header"
+        ) from None
 
 
 def copied_rows(data: bytes, names: list[str]) -> pa.Table:
@@ -96,9 +98,11 @@ def copied_rows(data: bytes, names: list[str]) -> pa.Table:
 
 def as_text(table: pa.Table) -> pa.Table:
     """Return the table with every column as text, as PostgreSQL would print it."""
-    columns = []
-    for column in table.columns:
-        if pa.types.is_dictionary(column.type):
-            column = pc.cast(column, column.type.value_type)
-        columns.append(column if pa.types.is_string(column.type) else pc.cast(column, pa.string()))
-    return pa.table(columns, names=table.column_names)
+    return pa.table([_text(column) for column in table.columns], names=table.column_names)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    plain = column
+    if pa.types.is_dictionary(column.type):
+        plain = pc.cast(column, column.type.value_type)
+    return plain if pa.types.is_string(plain.type) else pc.cast(plain, pa.string())

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_SQL_TYPES: dict[type, str] = {str: "text", bool: "boolean", int: "bigint", bytes: "bytea", float: "float8"}
+_SQL_TYPES: dict[type, str] = {
+    str: "text",
+    bool: "boolean",
+    int: "bigint",
+    bytes: "bytea",
+    float: "float8",
+}
 
 
 class PlpySession:
@@ -52,7 +58,8 @@ class PlpySession:
         if len(set(names)) < len(names):
             # rows are dictionaries: columns of the same name would hide each other
             names = [f"c{n}" for n in range(len(names))]
-            result = self._execute(f"SELECT * FROM ({sql}) AS q({', '.join(names)})", args)
+            numbered = f"SELECT * FROM ({sql}) AS q({', '.join(names)})"  # noqa: S608 - no input
+            result = self._execute(numbered, args)
         return [tuple(row[name] for name in names) for row in result]
 
     def _execute(self, sql: str, args: Sequence[object]) -> Any:
@@ -85,11 +92,8 @@ class PlpySession:
         """Return a query's rows as text, under these names."""
         import pyarrow as pa
 
-        listed = self.plpy.prepare(
-            f"SELECT * FROM ({query}) AS q({', '.join(f'c{n}' for n in range(len(names)))})"
-        )
-        result = self.plpy.execute(listed)
-        arrays = [pa.array([row[f"c{n}"] for row in result], pa.string()) for n in range(len(names))]
+        rows = self.fetch(query)
+        arrays = [pa.array([row[n] for row in rows], pa.string()) for n in range(len(names))]
         return pa.table(arrays, names=list(names))
 
 
@@ -127,7 +131,9 @@ class Functions:
         """Print values the same way whatever the caller's settings, and give those back."""
         wanted = {"datestyle": "ISO, YMD", "timezone": "UTC", "extra_float_digits": "1"}
         wanted["search_path"] = "pg_catalog"
-        before = {name: self.session.fetch("SELECT current_setting($1)", name)[0][0] for name in wanted}
+        before = {
+            name: self.session.fetch("SELECT current_setting($1)", name)[0][0] for name in wanted
+        }
         for name, value in wanted.items():
             self.session.fetch("SELECT set_config($1, $2, true)", name, value)
         try:
@@ -159,7 +165,8 @@ class Functions:
         with self._settings():
             [(schema, name, qualified)] = self.session.fetch(
                 "SELECT n.nspname::text, c.relname::text, format('%I.%I', n.nspname, c.relname)"
-                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1::oid",
+                " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE c.oid = $1::oid",
                 oid,
             )
             types = {info.name: info.type_text for info in columns(self.session, schema, name)}
@@ -283,7 +290,8 @@ class Functions:
             )
         ]
         [(query,)] = self.session.fetch(
-            "SELECT format('SELECT %s FROM %s', string_agg(format('%I::text', name), ', '), $1::oid::regclass)"
+            "SELECT format('SELECT %s FROM %s',"
+            " string_agg(format('%I::text', name), ', '), $1::oid::regclass)"
             " FROM unnest($2::text[]) AS name",
             oid,
             names,
@@ -300,4 +308,6 @@ class Functions:
 
     def _save(self, document: dict[str, Any]) -> None:
         self.session.fetch("DELETE FROM balise.policy WHERE applied_at IS NULL")
-        self.session.fetch("INSERT INTO balise.policy (document) VALUES ($1::jsonb)", json.dumps(document))
+        self.session.fetch(
+            "INSERT INTO balise.policy (document) VALUES ($1::jsonb)", json.dumps(document)
+        )

@@ -1,4 +1,4 @@
-"""From a leak and the stored rows to a report: whose copy is it?"""
+"""Whose copy is it? From a leak and the stored rows to a verdict."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ from pgbalise.tracing.decision import Verdict, decide
 from pgbalise.tracing.scoring import Evidence, position_weights
 
 Progress = Callable[[str], None]
+"""Is told each step before it is taken."""
+
+
+def silent(_step: str) -> None:
+    """Tell nobody about progress."""
+
 
 _BLOCK = 256
 """Recipients scored at a time."""
@@ -114,7 +120,7 @@ def trace(
     recipients: Sequence[str],
     *,
     alpha: float,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> Trace:
     """Trace a leak (columns of text) that still holds the key against the stored rows.
 
@@ -146,7 +152,9 @@ def trace(
             continue
         progress(f"comparing {carrier.column}")
         key_parts, known = key_from_arrow(aligned, carrier.entity or relation.key)
-        seen, read, extra = seen_units(one_chunk(found.column(name_in_leak[carrier.column])), carrier)
+        seen, read, extra = seen_units(
+            one_chunk(found.column(name_in_leak[carrier.column])), carrier
+        )
         parts.append(
             carrier_evidence(
                 carrier,
@@ -165,7 +173,9 @@ def trace(
     progress(f"scoring {len(recipients):,} recipients")
     thresholds = bias(key, policy.epoch)
     weights = position_weights(evidence, thresholds)
-    scores = [weights.score(block) for block in _codewords(key, recipients, policy.epoch, thresholds)]
+    scores = [
+        weights.score(block) for block in _codewords(key, recipients, policy.epoch, thresholds)
+    ]
     verdict = decide(
         recipients,
         np.concatenate([score.log10_e_value for score in scores]),

@@ -1,4 +1,4 @@
-"""The command line as its users meet it: real server, real files, exit statuses, one-line errors."""
+"""The command line as its users meet it: real server and files, exit statuses, one-line errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
     policy = project / POLICY
     assert "no pgbalise extension" in complaint("status", "--dsn", dsn)
     assert run("init", "--dsn", dsn).returncode == 0
-    assert "no policy has been applied" in complaint("recipient", "add", "nobody", "--dsn", dsn, "--key", key)
+    assert "no policy has been applied" in complaint(
+        "recipient", "add", "nobody", "--dsn", dsn, "--key", key
+    )
     plan = run("policy", "plan", policy, "--dsn", dsn)
     assert "CREATE VIEW marked.lab_result" in plan.stdout
     assert dpi.execute("SELECT to_regclass('marked.lab_result')").fetchone() == (None,)
@@ -74,7 +76,12 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
     added = run("recipient", "add", "alice", "bob", "--dsn", dsn, "--key", key, "--json")
     assert json.loads(added.stdout)["enrolled"] == ["alice", "bob"]
     command = f"cat {key}"
-    assert run("recipient", "add", "carol", "--class", "care", "--dsn", dsn, "--key-command", command).returncode == 0
+    assert (
+        run(
+            "recipient", "add", "carol", "--class", "care", "--dsn", dsn, "--key-command", command
+        ).returncode
+        == 0
+    )
 
     alice = cluster.dsn(dpi.info.dbname, "alice")
     query = "SELECT * FROM marked.lab_result WHERE result_id <= 3000"
@@ -84,14 +91,31 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
         assert json.loads(done.stdout) == {"file": str(leak), "rows": 3000}
         report = tmp_path / f"{ending}.html"
         traced = run(
-            "trace", leak, "--relation", "dpi.lab_result", "--dsn", dsn, "--key", key, "--json", "--report", report
+            "trace",
+            leak,
+            "--relation",
+            "dpi.lab_result",
+            "--dsn",
+            dsn,
+            "--key",
+            key,
+            "--json",
+            "--report",
+            report,
         )
         assert traced.returncode == 0, traced.stderr
         answer = json.loads(traced.stdout)
         assert answer["verdicts"][0]["recipient"] == "alice"
         assert [v["accused"] for v in answer["verdicts"]] == [True, False, False]
         assert answer["rows"] == {"read": 3000, "aligned": 3000}
-        assert set(answer) == {"verdicts", "threshold_log10", "alpha", "recipients", "rows", "cells"}
+        assert set(answer) == {
+            "verdicts",
+            "threshold_log10",
+            "alpha",
+            "recipients",
+            "rows",
+            "cells",
+        }
         assert "alice" in report.read_text("utf-8")
 
     raw = tmp_path / "raw.csv"
@@ -103,9 +127,15 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
     assert "permission denied" in refused
     assert not (tmp_path / "no.csv").exists()
     again = run("trace", leak, "--relation", "dpi.lab_result", "--dsn", dsn, "--key", key, "--json")
-    assert json.loads(again.stdout)["verdicts"][0] | {"log10_e_value": 0} == answer["verdicts"][0] | {"log10_e_value": 0}
+    assert json.loads(again.stdout)["verdicts"][0] | {"log10_e_value": 0} == answer["verdicts"][
+        0
+    ] | {"log10_e_value": 0}
     listed = json.loads(run("recipient", "list", "--dsn", dsn, "--json").stdout)
-    assert [(r["recipient"], r["revoked_at"] is None) for r in listed] == [("alice", False), ("bob", True), ("carol", True)]
+    assert [(r["recipient"], r["revoked_at"] is None) for r in listed] == [
+        ("alice", False),
+        ("bob", True),
+        ("carol", True),
+    ]
     state = json.loads(run("status", "--dsn", dsn, "--json").stdout)
     assert state["recipients"] == {"enrolled": 2, "revoked": 1}
     checked = run("policy", "check", policy, "--dsn", dsn, "--json", "--sample", 20000)
@@ -121,13 +151,19 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
     dpi.execute("GRANT SELECT ON dpi.patient TO bob")
     ill = run("doctor", "--dsn", dsn, "--json")
     assert ill.returncode == 1
-    assert any(f["role"] == "bob" and "dpi.patient" in f["mend"] for f in json.loads(ill.stdout)["findings"])
+    assert any(
+        f["role"] == "bob" and "dpi.patient" in f["mend"]
+        for f in json.loads(ill.stdout)["findings"]
+    )
 
 
 def test_parquet_keeps_the_types(hospital: Any, tmp_path: Path) -> None:
     path = tmp_path / "p.parquet"
     query = "SELECT * FROM marked.patient LIMIT 10"
-    assert run("extract", query, "-o", path, "--dsn", hospital.dsn(hospital.recipients[0])).returncode == 0
+    assert (
+        run("extract", query, "-o", path, "--dsn", hospital.dsn(hospital.recipients[0])).returncode
+        == 0
+    )
     types = {field.name: str(field.type) for field in pyarrow.parquet.read_schema(path)}
     assert types["weight_kg"] == "decimal128(5, 1)"
     assert types["birth_date"] == "date32[day]"
@@ -201,7 +237,9 @@ def test_a_policy_that_does_not_fit_changes_nothing(
         assert before in text
         wrong = tmp_path / "wrong.toml"
         wrong.write_text(text.replace(before, after))
-        line = complaint("policy", "apply", wrong, "--dsn", hospital.dsn(), "--key", hospital.key_file)
+        line = complaint(
+            "policy", "apply", wrong, "--dsn", hospital.dsn(), "--key", hospital.key_file
+        )
         assert said in line
         assert connection.execute(count).fetchone() == state
 
@@ -215,10 +253,14 @@ def test_an_interrupted_apply_leaves_everything_as_it_was(
     with psycopg.connect(dsn) as holder:
         holder.execute("LOCK TABLE dpi.diagnosis IN ACCESS EXCLUSIVE MODE")
         waiting = subprocess.Popen(
-            [sys.executable, "-m", "pgbalise", "policy", "apply", project / POLICY, "--dsn", dsn, "--key", key],
+            [sys.executable, "-m", "pgbalise", "policy", "apply", project / POLICY,
+             "--dsn", dsn, "--key", key],
             stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        blocked = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbalise' AND wait_event_type = 'Lock'"
+        blocked = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'pgbalise' AND wait_event_type = 'Lock'"
+        )
         for _ in range(200):
             if dpi.execute(blocked).fetchone() == (1,):
                 break
@@ -229,7 +271,9 @@ def test_an_interrupted_apply_leaves_everything_as_it_was(
         _, said = waiting.communicate(timeout=30)
     assert waiting.returncode == 2
     assert said == "pgbalise: interrupted\n"
-    assert dpi.execute("SELECT to_regclass('marked.patient'), to_regnamespace('marked')").fetchone() == (None, None)
+    assert dpi.execute(
+        "SELECT to_regclass('marked.patient'), to_regnamespace('marked')"
+    ).fetchone() == (None, None)
     assert dpi.execute("SELECT count(*) FROM balise.policy").fetchone() == (0,)
 
 
@@ -275,10 +319,17 @@ def test_a_writer_and_a_superuser_are_not_enrolled(hospital: Any) -> None:
             connection.execute("DROP ROLE scribe")
 
 
-def test_an_extract_is_for_its_owner_and_complete_or_not_there(hospital: Any, tmp_path: Path) -> None:
+def test_an_extract_is_for_its_owner_and_complete_or_not_there(
+    hospital: Any, tmp_path: Path
+) -> None:
     dsn = hospital.dsn(hospital.recipients[1])
     path = tmp_path / "x.csv"
-    assert run("extract", "SELECT * FROM marked.diagnosis LIMIT 5;", "-o", path, "--dsn", dsn).returncode == 0
+    assert (
+        run(
+            "extract", "SELECT * FROM marked.diagnosis LIMIT 5;", "-o", path, "--dsn", dsn
+        ).returncode
+        == 0
+    )
     assert path.stat().st_mode & 0o777 == 0o600
     with path.open() as file:
         assert len(list(csv.reader(file))) == 6

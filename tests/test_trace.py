@@ -26,7 +26,8 @@ def extract(hospital: Any, role: str, schema: str, ids: np.ndarray) -> pa.Table:
     """What a role gets of these rows by COPY, as text."""
     with psycopg.connect(hospital.dsn(role)) as connection, connection.cursor() as cursor:
         listed = ",".join(map(str, ids.tolist()))
-        query = f"COPY (SELECT {', '.join(COLUMNS)} FROM {schema}.lab_result WHERE result_id IN ({listed})) TO STDOUT (FORMAT csv)"
+        rows = f"SELECT {', '.join(COLUMNS)} FROM {schema}.lab_result WHERE result_id IN ({listed})"
+        query = f"COPY ({rows}) TO STDOUT (FORMAT csv)"
         with cursor.copy(query.encode()) as copy:
             return copied_rows(b"".join(copy), COLUMNS)
 
@@ -42,7 +43,9 @@ def rounded(rows: pa.Table, rng: np.random.Generator, *, times: bool) -> pa.Tabl
         v[:19] + v[-3:] if h else v
         for v, h in zip(rows.column("recorded_at").to_pylist(), half, strict=True)
     ]
-    out = rows.set_column(3, "value", pa.array(values)).set_column(5, "recorded_at", pa.array(stamps))
+    out = rows.set_column(3, "value", pa.array(values)).set_column(
+        5, "recorded_at", pa.array(stamps)
+    )
     out = out.take(pa.array(rng.permutation(rows.num_rows)))
     return out if times else out.drop_columns(["recorded_at"])
 
@@ -107,7 +110,9 @@ def test_two_who_interleave_their_copies_are_both_named(hospital: Any) -> None:
     rng = np.random.default_rng(7)
     ids = 1 + rng.choice(400_123, 12_000, replace=False)
     thieves = sorted(rng.choice(hospital.recipients, 2, replace=False).tolist())
-    copies = [extract(hospital, thief, "marked", np.sort(ids)).sort_by("result_id") for thief in thieves]
+    copies = [
+        extract(hospital, thief, "marked", np.sort(ids)).sort_by("result_id") for thief in thieves
+    ]
     pick = rng.integers(0, 2, copies[0].num_rows)
     rows = pa.concat_tables(copies).take(pa.array(np.arange(len(pick)) + pick * len(pick)))
     assert sorted(verdict(hospital, rows).accused) == thieves

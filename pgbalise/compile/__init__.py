@@ -1,0 +1,1 @@
+"""From a policy to the SQL of marked views. Pure code."""

@@ -7,9 +7,10 @@ call in them, which is what a lookup by key pays for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import TypeAlias
 
 import numpy as np
 from sqlglot import exp
@@ -19,6 +20,8 @@ from pgbalise.marking.codes import CODE_LENGTH
 from pgbalise.marking.embedding import Step, Zone, step
 from pgbalise.marking.policy import Carrier, Derivation, Equivalents, Tolerance
 from pgbalise.marking.types import Kind, SqlType, decimals
+
+_Writer: TypeAlias = Callable[[Carrier, Tolerance | Equivalents], exp.Expr]
 
 BASE = "t"
 """Alias of the protected relation (and its decoys) inside a marked view."""
@@ -32,27 +35,27 @@ def column(name: str, table: str) -> exp.Column:
     return exp.column(exp.to_identifier(name, quoted=True), table=table)
 
 
-def call(name: str, *arguments: exp.Expression) -> exp.Expression:
+def call(name: str, *arguments: exp.Expr) -> exp.Expr:
     """Return a function call as it stands, whatever sqlglot knows of the name."""
     return exp.Anonymous(this=name, expressions=list(arguments))
 
 
-def cast(value: exp.Expression, to: str) -> exp.Expression:
+def cast(value: exp.Expr, to: str) -> exp.Expr:
     """Return a cast to a PostgreSQL type, spelled as given."""
     return exp.Cast(this=value, to=exp.DataType.build(to, dialect="postgres", udt=True))
 
 
-def constant(text: str, to: str) -> exp.Expression:
+def constant(text: str, to: str) -> exp.Expr:
     """Return a constant of a type: a cast string literal, which the parser folds at once."""
     return cast(exp.Literal.string(text), to)
 
 
-def integer(value: int) -> exp.Expression:
+def integer(value: int) -> exp.Expr:
     """Return a plain integer literal (not negative)."""
     return exp.Literal.number(value)
 
 
-def case(branches: Iterable[tuple[exp.Expression, exp.Expression]], otherwise: exp.Expression | None) -> exp.Case:
+def case(branches: Iterable[tuple[exp.Expr, exp.Expr]], otherwise: exp.Expr | None) -> exp.Case:
     """Return CASE WHEN ... THEN ... [ELSE ...] END."""
     out = exp.Case()
     for condition, value in branches:
@@ -60,12 +63,12 @@ def case(branches: Iterable[tuple[exp.Expression, exp.Expression]], otherwise: e
     return out if otherwise is None else out.else_(otherwise, copy=False)
 
 
-def paren(value: exp.Expression) -> exp.Expression:
+def paren(value: exp.Expr) -> exp.Expr:
     """Return the expression in parentheses."""
     return exp.Paren(this=value)
 
 
-def key_hash(key: Sequence[tuple[str, SqlType]], first: exp.Expression, second: exp.Expression) -> exp.Expression:
+def key_hash(key: Sequence[tuple[str, SqlType]], first: exp.Expr, second: exp.Expr) -> exp.Expr:
     """Return the cell hash (see pgbalise.marking.hashing.key_hash)."""
     chained = first
     for name, declared in key:
@@ -100,7 +103,7 @@ def marked_cell(
     derivation: Derivation,
     number: int,
     server_version: int,
-) -> exp.Expression:
+) -> exp.Expr:
     """Return a carrier's marked value; ``number`` says which of the secrets are its own."""
     hashed = key_hash(
         carrier.entity or key, column(f"a{number}", SECRETS), column(f"b{number}", SECRETS)
@@ -110,7 +113,7 @@ def marked_cell(
         message = exp.DPipe(this=column(f"k{number}", SECRETS), expression=call("int8send", hashed))
         digest = call("encode", call("sha256", message), exp.Literal.string("base64"))
         drawn = call("hashtextextended", digest, integer(0))
-    position: exp.Expression = exp.Mod(
+    position: exp.Expr = exp.Mod(
         this=paren(exp.BitwiseAnd(this=drawn, expression=integer(POSITION_MASK))),
         expression=integer(CODE_LENGTH),
     )
@@ -130,11 +133,13 @@ def marked_cell(
     changed = case([(differs, moved)], raw)
     if carrier.density == 1:
         return changed
-    gate = exp.LT(this=hashed.copy(), expression=constant(str(gate_limit(carrier.density)), "bigint"))
+    gate = exp.LT(
+        this=hashed.copy(), expression=constant(str(gate_limit(carrier.density)), "bigint")
+    )
     return case([(gate, changed)], raw.copy())
 
 
-def _by(carrier: Carrier, write: _Writer) -> exp.Expression:
+def _by(carrier: Carrier, write: _Writer) -> exp.Expr:
     """Write something for each tolerance, chosen by the value of the ``by`` column."""
     if carrier.by is None:
         return write(carrier, carrier.tolerances[None])
@@ -143,9 +148,9 @@ def _by(carrier: Carrier, write: _Writer) -> exp.Expression:
     for value, tolerance in carrier.tolerances.items():
         assert value is not None
         same.setdefault(tolerance, []).append(value)
-    branches: list[tuple[exp.Expression, exp.Expression]] = []
+    branches: list[tuple[exp.Expr, exp.Expr]] = []
     for tolerance, values in same.items():
-        named = [constant(value, carrier.by[1].name) for value in values]
+        named = [_text_constant(value, carrier.by[1]) for value in values]
         condition = (
             exp.EQ(this=chooser.copy(), expression=named[0])
             if len(named) == 1
@@ -155,15 +160,11 @@ def _by(carrier: Carrier, write: _Writer) -> exp.Expression:
     return case(branches, None)
 
 
-class _Writer:  # the shape of what _by calls
-    def __call__(self, carrier: Carrier, tolerance: Tolerance | Equivalents) -> exp.Expression: ...
-
-
-def _parity(carrier: Carrier, tolerance: Tolerance | Equivalents) -> exp.Expression:
+def _parity(carrier: Carrier, tolerance: Tolerance | Equivalents) -> exp.Expr:
     """0 or 1; NULL where the value cannot be marked."""
     value = column(carrier.column, BASE)
     if isinstance(tolerance, Equivalents):
-        sides = ([], [])  # type: tuple[list[str], list[str]]
+        sides: tuple[list[str], list[str]] = ([], [])
         for group in tolerance.groups:
             for at, member in enumerate(group):
                 sides[at & 1].append(member)
@@ -189,12 +190,15 @@ def _parity(carrier: Carrier, tolerance: Tolerance | Equivalents) -> exp.Express
                 high=integer(carrier.scale),
             )
         )
-    parity = _on_grid(carrier, tolerance, lambda quantum: _index_parity(carrier, tolerance, quantum))
+    parity = _on_grid(
+        carrier, tolerance, lambda quantum: _index_parity(carrier, tolerance, quantum)
+    )
     return case([(exp.and_(*markable, copy=False), parity)], None)
 
 
-def _on_grid(carrier: Carrier, tolerance: Tolerance, write: object) -> exp.Expression:
-    assert callable(write)
+def _on_grid(
+    carrier: Carrier, tolerance: Tolerance, write: Callable[[Decimal], exp.Expr]
+) -> exp.Expr:
     if tolerance.grid is None:
         return write(tolerance.quantum)
     rest = exp.Mod(this=column(carrier.column, BASE), expression=_constant(carrier, tolerance.grid))
@@ -202,12 +206,13 @@ def _on_grid(carrier: Carrier, tolerance: Tolerance, write: object) -> exp.Expre
     return case([(heaped, write(tolerance.grid))], write(tolerance.quantum))
 
 
-def _index_parity(carrier: Carrier, tolerance: Tolerance, quantum: Decimal) -> exp.Expression:
-    value: exp.Expression = column(carrier.column, BASE)
+def _index_parity(carrier: Carrier, tolerance: Tolerance, quantum: Decimal) -> exp.Expr:
+    value: exp.Expr = column(carrier.column, BASE)
     places = decimals(quantum)
     step_units = int(quantum.scaleb(places))
     if carrier.kind is Kind.TIMESTAMP:
         seconds = call("date_part", exp.Literal.string("epoch"), value)
+        index: exp.Expr
         if step_units % 1_000_000 == 0:
             index = exp.Div(this=seconds, expression=_double(step_units // 1_000_000))
         else:
@@ -226,49 +231,66 @@ def _index_parity(carrier: Carrier, tolerance: Tolerance, quantum: Decimal) -> e
         return _odd(value)
     lowest = int((-tolerance.low).scaleb(places).to_integral_value("ROUND_CEILING")) + 1
     if lowest > 0:
-        # integer division truncates, so negative numbers are first shifted by an even number of steps
+        # integer division truncates: negative numbers are first shifted by an even number of steps
         shift = -(-lowest // (2 * step_units)) * 2 * step_units
-        value = paren(exp.Add(this=cast(value, "bigint"), expression=constant(str(shift), "bigint")))
+        value = paren(
+            exp.Add(this=cast(value, "bigint"), expression=constant(str(shift), "bigint"))
+        )
     return _odd(paren(exp.Div(this=value, expression=integer(step_units), typed=True)))
 
 
-def _odd(value: exp.Expression) -> exp.Expression:
+def _odd(value: exp.Expr) -> exp.Expr:
     return paren(exp.BitwiseAnd(this=value, expression=integer(1)))
 
 
-def _moved(carrier: Carrier, tolerance: Tolerance | Equivalents, up: exp.Expression) -> exp.Expression:
+def _moved(carrier: Carrier, tolerance: Tolerance | Equivalents, up: exp.Expr) -> exp.Expr:
     if isinstance(tolerance, Equivalents):
         return _neighbour(carrier, tolerance, up)
-    return _on_grid(carrier, tolerance, lambda quantum: _stepped(carrier, step(tolerance, quantum), up))
+    return _on_grid(
+        carrier, tolerance, lambda quantum: _stepped(carrier, step(tolerance, quantum), up)
+    )
 
 
-def _neighbour(carrier: Carrier, equivalents: Equivalents, up: exp.Expression) -> exp.Expression:
+def _neighbour(carrier: Carrier, equivalents: Equivalents, up: exp.Expr) -> exp.Expr:
     value = column(carrier.column, BASE)
-    branches: list[tuple[exp.Expression, exp.Expression]] = []
+    branches: list[tuple[exp.Expr, exp.Expr]] = []
     for group in equivalents.groups:
         for at, member in enumerate(group):
-            names = [constant(group[i], carrier.type.name) for i in (at + 1, at - 1) if 0 <= i < len(group)]
+            names = [
+                _text_constant(group[i], carrier.type)
+                for i in (at + 1, at - 1)
+                if 0 <= i < len(group)
+            ]
             target = names[0] if len(names) == 1 else case([(up.copy(), names[0])], names[1])
-            branches.append((exp.EQ(this=value.copy(), expression=exp.Literal.string(member)), target))
+            branches.append(
+                (exp.EQ(this=value.copy(), expression=exp.Literal.string(member)), target)
+            )
     return case(branches, None)
 
 
-def _stepped(carrier: Carrier, rule: Step, up: exp.Expression) -> exp.Expression:
-    rise, fall, stay = (_delta(carrier, amount) for amount in (rule.quantum, -rule.quantum, Decimal(0)))
+def _text_constant(value: str, declared: SqlType) -> exp.Expr:
+    # CAST(... AS character) alone would mean character(1)
+    return constant(value, "bpchar" if declared.name == "character" else declared.name)
+
+
+def _stepped(carrier: Carrier, rule: Step, up: exp.Expr) -> exp.Expr:
+    rise, fall, stay = (
+        _delta(carrier, amount) for amount in (rule.quantum, -rule.quantum, Decimal(0))
+    )
     not_up = exp.or_(*(_inside(carrier, zone) for zone in rule.not_up), copy=False)
     not_down = exp.or_(*(_inside(carrier, zone) for zone in rule.not_down), copy=False)
     # with thresholds or skipped values there may be no way out in either direction
     cornered = len(rule.not_up) > 1
     down = case([(not_down.copy(), stay)], fall.copy()) if cornered else fall.copy()
     delta = case([(not_up, down), (not_down, rise.copy()), (up.copy(), rise)], fall)
-    value: exp.Expression = column(carrier.column, BASE)
+    value: exp.Expr = column(carrier.column, BASE)
     if carrier.kind is Kind.FLOAT and not carrier.continuous:
         total = paren(exp.Add(this=_counted(carrier, carrier.scale), expression=delta))
         return _float_cast(carrier, exp.Div(this=total, expression=_power(carrier.scale)))
     return exp.Add(this=value, expression=delta)
 
 
-def _delta(carrier: Carrier, amount: Decimal) -> exp.Expression:
+def _delta(carrier: Carrier, amount: Decimal) -> exp.Expr:
     if carrier.kind is Kind.TIMESTAMP:
         return constant(f"{amount} microseconds", "interval")
     if carrier.kind is Kind.DATE:
@@ -278,7 +300,7 @@ def _delta(carrier: Carrier, amount: Decimal) -> exp.Expression:
     return _constant(carrier, amount)
 
 
-def _inside(carrier: Carrier, zone: Zone) -> exp.Expression:
+def _inside(carrier: Carrier, zone: Zone) -> exp.Expr:
     value = column(carrier.column, BASE)
     if zone.low is not None and zone.high is not None:
         low, high = _constant(carrier, zone.low), _constant(carrier, zone.high)
@@ -291,11 +313,11 @@ def _inside(carrier: Carrier, zone: Zone) -> exp.Expression:
     return exp.LT(this=value, expression=_constant(carrier, zone.high))
 
 
-def _in(value: exp.Expression, members: Sequence[exp.Expression]) -> exp.Expression:
+def _in(value: exp.Expr, members: Sequence[exp.Expr]) -> exp.Expr:
     return exp.In(this=value.copy(), expressions=list(members))
 
 
-def _constant(carrier: Carrier, value: Decimal) -> exp.Expression:
+def _constant(carrier: Carrier, value: Decimal) -> exp.Expr:
     """A value in the carrier's units as a constant that compares with the column."""
     match carrier.kind:
         case Kind.DATE:
@@ -317,24 +339,24 @@ def _constant(carrier: Carrier, value: Decimal) -> exp.Expression:
             return constant(f"{value:f}", "numeric")
 
 
-def _double(value: int) -> exp.Expression:
+def _double(value: int) -> exp.Expr:
     return constant(str(value), "double precision")
 
 
-def _power(places: int) -> exp.Expression:
+def _power(places: int) -> exp.Expr:
     return _double(10**places)
 
 
-def _scaled_float(carrier: Carrier, places: int) -> exp.Expression:
-    value: exp.Expression = column(carrier.column, BASE)
+def _scaled_float(carrier: Carrier, places: int) -> exp.Expr:
+    value: exp.Expr = column(carrier.column, BASE)
     if carrier.type.name == "real":
         value = cast(value, "double precision")
     return paren(exp.Mul(this=value, expression=_power(places)))
 
 
-def _counted(carrier: Carrier, places: int) -> exp.Expression:
+def _counted(carrier: Carrier, places: int) -> exp.Expr:
     return call("round", _scaled_float(carrier, places))
 
 
-def _float_cast(carrier: Carrier, value: exp.Expression) -> exp.Expression:
+def _float_cast(carrier: Carrier, value: exp.Expr) -> exp.Expr:
     return cast(paren(value), "real") if carrier.type.name == "real" else paren(value)

@@ -50,14 +50,14 @@ def marked_view(
     by_name = {carrier.column: carrier for carrier in carriers}
     outputs = []
     for name in columns:
-        value: exp.Expression = column(name, BASE)
+        value: exp.Expr = column(name, BASE)
         if name in by_name:
             value = marked_cell(
                 by_name[name], relation.key, derivation, numbers[name], server_version
             )
         outputs.append(exp.alias_(value, exp.to_identifier(name, quoted=True), copy=False))
     used = [numbers[carrier.column] for carrier in carriers]
-    source: exp.Expression = table(relation.name, relation.schema, BASE)
+    source: exp.Expr = table(relation.name, relation.schema, BASE)
     if relation.decoys and recipient_class is RecipientClass.SECONDARY:
         branches = [
             exp.select(*(column(name, "x") for name in columns)).from_(table(where, schema, "x"))
@@ -79,12 +79,12 @@ def _secrets(
     recipient_class: RecipientClass,
     relation_id: int,
     derivation: Derivation,
-) -> exp.Expression:
-    def element(array: str, at: int, name: str) -> exp.Expression:
+) -> exp.Expr:
+    def element(array: str, at: int, name: str) -> exp.Expr:
         value = exp.Bracket(this=column(array, "c"), expressions=[integer(at)], offset=1)
         return exp.alias_(value, name)
 
-    outputs: list[exp.Expression] = [column("word", "r")]
+    outputs: list[exp.Expr] = [column("word", "r")]
     for number in numbers:
         outputs.append(element("seeds", 2 * number - 1, f"a{number}"))
         outputs.append(element("seeds", 2 * number, f"b{number}"))

@@ -48,12 +48,18 @@ KEPT = 4_000
 def recipient_names(count: int) -> list[str]:
     """Return the names of so many recipients: a purpose at a hospital, numbered."""
     names = [f"{purpose}_{site}" for purpose in _PURPOSES for site in _SITES]
-    return [names[n % len(names)] + ("" if n < len(names) else f"_{n // len(names) + 1}") for n in range(count)]
+    return [
+        names[n % len(names)] + ("" if n < len(names) else f"_{n // len(names) + 1}")
+        for n in range(count)
+    ]
 
 
 def damage(rows: pa.Table, seed: int) -> pa.Table:
-    """Do to an extract (columns of text) what a thief might: keep few rows, shuffle them, round
-    half of the values to tens, cut the times to the second in a quarter of them, drop a column."""
+    """Do to an extract (columns of text) what a thief might.
+
+    Keep few rows, shuffle them, round half of the values to tens, cut a quarter of the times to
+    the second, drop a column.
+    """
     chance = random.Random(seed)  # noqa: S311 - a story, not a secret
     kept = chance.sample(range(rows.num_rows), min(KEPT, rows.num_rows))
     table = rows.take(pa.array(kept)).drop_columns(["taken_at"])
@@ -139,7 +145,9 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         progress.advance(task)  # type: ignore[arg-type]
 
         task = step("7 whose copy is it?")
-        report = investigate([leak], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC))
+        report = investigate(
+            [leak], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
+        )
         progress.advance(task)  # type: ignore[arg-type]
 
         task = step("8 and a copy of the stored rows, that no recipient had?")
@@ -147,7 +155,9 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         with connect(owner) as session:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
         pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
-        innocent = investigate([raw], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC))
+        innocent = investigate(
+            [raw], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
+        )
         progress.advance(task)  # type: ignore[arg-type]
 
         differing = _differences(directory, chosen)
@@ -163,13 +173,16 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
     out.print(
         Panel(
             f"The copy was that of [bold]{thief}[/]: {'found' if right else 'NOT FOUND'}.\n"
-            f"Of the unmarked copy pgbalise {'accuses nobody' if nobody else 'ACCUSES SOMEONE'}.\n\n"
-            f"{leak}\n{directory / 'verdict.json'}\n{directory / 'report.html'} (rapport.html in French)",
+            f"Of the unmarked copy it accuses {'nobody' if nobody else 'SOMEONE'}.\n\n"
+            f"{leak}\n{directory / 'verdict.json'}\n"
+            f"{directory / 'report.html'} (rapport.html in French)",
             title="what really happened",
         )
     )
     if not (right and nobody):
-        raise EnvironmentProblem("the demonstration did not end as it must", hint="please report this")
+        raise EnvironmentProblem(
+            "the demonstration did not end as it must", hint="please report this"
+        )
 
 
 def _differences(directory: Path, names: list[str]) -> str:

@@ -1,0 +1,1 @@
+"""Keys, codewords, policy, and how a cell carries a bit. Pure code that needs only numpy."""

@@ -25,15 +25,19 @@ SIGN_BIT = 1 << 32
 
 @dataclass(frozen=True)
 class CarrierSecret:
-    """What the database keeps secret for one carrier: two hash seeds (int64), and 16 key bytes
-    that only SHA-256 derivation uses."""
+    """What the database keeps secret for one carrier.
+
+    Two hash seeds (int64), and 16 key bytes that only SHA-256 derivation uses.
+    """
 
     first: int
     second: int
     key: bytes
 
 
-def carrier_secret(key: MasterKey, policy: Policy, relation: Relation, carrier: Carrier) -> CarrierSecret:
+def carrier_secret(
+    key: MasterKey, policy: Policy, relation: Relation, carrier: Carrier
+) -> CarrierSecret:
     """Derive a carrier's secret from the master key, its name and the policy's epoch."""
     raw = key.derive(
         "carrier", relation.schema, relation.name, carrier.column, policy.epoch, length=32
@@ -49,8 +53,10 @@ def gate_limit(density: Decimal) -> int:
 
 @dataclass(frozen=True)
 class Cells:
-    """The selected cells of one carrier: ``row`` int64 (index into the keys, ascending),
-    ``position`` int32 in the codeword, ``up`` bool."""
+    """The selected cells of one carrier.
+
+    ``row`` int64 (index into the keys, ascending), ``position`` int32 in the codeword, ``up`` bool.
+    """
 
     row: NDArray[np.int64]
     position: NDArray[np.int32]

@@ -33,7 +33,8 @@ def bias(key: MasterKey, epoch: int) -> NDArray[np.uint16]:
     uniform = (np.frombuffer(stream, "<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
     low = np.arcsin(np.sqrt(BIAS_CUTOFF))
     angle = low + uniform * (np.pi / 2 - 2 * low)
-    return np.rint(np.sin(angle) ** 2 * 65536).astype(np.uint16)
+    share: NDArray[np.float64] = np.sin(angle) ** 2
+    return np.rint(share * 65536).astype(np.uint16)
 
 
 def codeword(

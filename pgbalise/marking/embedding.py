@@ -154,10 +154,8 @@ def _move(
 ) -> None:
     values = cells.values
     scale = carrier.scale
-    if carrier.kind is Kind.FLOAT:
-        inside = _float_test(values)
-    else:
-        inside = _integer_test(values, scale)
+    floating = carrier.kind is Kind.FLOAT
+    inside = _float_test(values) if floating else _integer_test(values, scale)
     markable = inside(Zone(tolerance.low, tolerance.high, closed=True))
     for value in tolerance.skip:
         markable &= ~inside(Zone(value, value, closed=True))
@@ -206,7 +204,8 @@ def _rounded(carrier: Carrier, values: Values, quantum: Decimal) -> Values:
     if coarser <= 0:
         return values
     unit = 10**coarser
-    return np.sign(values) * ((np.abs(values) + unit // 2) // unit)
+    rounded: Values = np.sign(values) * ((np.abs(values) + unit // 2) // unit)
+    return rounded
 
 
 def _integer_test(values: Values, scale: int) -> Callable[[Zone], Bools]:

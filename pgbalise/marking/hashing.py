@@ -139,6 +139,8 @@ def key_hash(parts: Sequence[KeyPart], first: int, second: int) -> Hashes:
         raise ValueError("a key has at least one column")
     chained: int | Hashes = first
     for part in parts:
-        chained = hash_bytes(part, chained) if isinstance(part, Strings) else hash_int8(part, chained)
+        chained = (
+            hash_bytes(part, chained) if isinstance(part, Strings) else hash_int8(part, chained)
+        )
     assert not isinstance(chained, int)
     return hash_int8(chained, second)

@@ -46,8 +46,11 @@ class Derivation(StrEnum):
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How a value may move. Numbers are in the carrier's units: numbers for numeric kinds, days
-    or microseconds since 1970-01-01 for dates and timestamps."""
+    """How a value may move.
+
+    Numbers are in the carrier's units: numbers for numeric kinds, days or microseconds since
+    1970-01-01 for dates and timestamps.
+    """
 
     quantum: Decimal
     low: Decimal
@@ -55,7 +58,7 @@ class Tolerance:
     thresholds: tuple[Decimal, ...] = ()
     skip: tuple[Decimal, ...] = ()
     grid: Decimal | None = None
-    """Heaped values (multiples of the grid) move by a whole step of it, so heaps keep their look."""
+    """Heaped values (multiples of the grid) move by a whole step of it: heaps keep their look."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Relation:
     schema: str
     name: str
     key: tuple[tuple[str, SqlType], ...]
-    """The columns that identify a row, in the order of their names, which is how they are hashed."""
+    """The columns that identify a row, in the order of their names: so they are hashed."""
     carriers: tuple[Carrier, ...]
     view: str
     decoys: bool
@@ -209,7 +212,9 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
                 raise InvalidPolicy(f"{relation.qualified}: its {what} name is taken twice")
             seen.add(name)
         if relation.schema in schemas.values():
-            raise InvalidPolicy(f"{relation.qualified}: the schema of marked views is not protected")
+            raise InvalidPolicy(
+                f"{relation.qualified}: the schema of marked views is not protected"
+            )
     return Policy(relations, schemas, derivation, epoch)
 
 
@@ -308,12 +313,16 @@ def _scale(
         if "scale" in body:
             raise InvalidPolicy(f"{where}: scale is for numeric and floating-point columns")
         return 0
-    finest = max(
-        decimals(number(table[name], f"{where}: {name}"))
-        for table in bodies.values()
-        for name in ("quantum", "grid")
-        if name in table
-    ) if any("quantum" in table for table in bodies.values()) else 0
+    finest = (
+        max(
+            decimals(number(table[name], f"{where}: {name}"))
+            for table in bodies.values()
+            for name in ("quantum", "grid")
+            if name in table
+        )
+        if any("quantum" in table for table in bodies.values())
+        else 0
+    )
     if declared.kind is Kind.NUMERIC and declared.scale is not None:
         if "scale" in body:
             raise InvalidPolicy(f"{where}: {declared} already says its scale")
@@ -339,7 +348,11 @@ def _tolerance(
     _only(body, _TOLERANCE, where)
     if kind is Kind.CATEGORICAL:
         _only(body, {"equivalents"}, where)
-        return Equivalents(_equivalents(body.get("equivalents"), where))
+        groups = _equivalents(body.get("equivalents"), where)
+        longest = max(len(member) for group in groups for member in group)
+        if declared.precision is not None and longest > declared.precision:
+            raise InvalidPolicy(f"{where}: an equivalent is longer than {declared} can hold")
+        return Equivalents(groups)
     if "equivalents" in body:
         raise InvalidPolicy(f"{where}: equivalents are for text columns")
     if "quantum" not in body:
@@ -350,7 +363,9 @@ def _tolerance(
         raise InvalidPolicy(f"{where}: the quantum must be a positive {'whole ' * whole}number")
     if kind is Kind.TIMESTAMP and 1_000_000 % quantum and quantum % 1_000_000:
         raise InvalidPolicy(f"{where}: the quantum must divide one second or be whole seconds")
-    if kind is Kind.TIMESTAMP and quantum % 10 ** (6 - (6 if declared.precision is None else declared.precision)):
+    if kind is Kind.TIMESTAMP and quantum % 10 ** (
+        6 - (6 if declared.precision is None else declared.precision)
+    ):
         raise InvalidPolicy(f"{where}: the quantum is finer than the column's scale ({declared})")
     low, high = declared.limits(scale)
     bounds = _list(body.get("bounds", ["", ""]), f"{where}: bounds")
@@ -364,7 +379,9 @@ def _tolerance(
         raise InvalidPolicy(f"{where}: between its bounds a value cannot move by the quantum")
     values = {
         name: tuple(
-            sorted({value_units(kind, v, f"{where}: {name}") for v in _list(body.get(name, []), name)})
+            sorted(
+                {value_units(kind, v, f"{where}: {name}") for v in _list(body.get(name, []), name)}
+            )
         )
         for name in ("thresholds", "skip")
     }

@@ -70,7 +70,9 @@ KEY_TYPES = frozenset(
     }
 )
 
-_TYPE = re.compile(r"^([a-z0-9 ]+?)\s*(?:\(\s*(\d+)\s*(?:,\s*(-?\d+)\s*)?\))?( with(?:out)? time zone)?$")
+_TYPE = re.compile(
+    r"^([a-z0-9 ]+?)\s*(?:\(\s*(\d+)\s*(?:,\s*(-?\d+)\s*)?\))?( with(?:out)? time zone)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,9 @@ def quantum_units(kind: Kind, value: object, where: str) -> Decimal:
     if kind in (Kind.DATE, Kind.TIMESTAMP):
         match = _DURATION.match(str(value))
         if not match:
-            raise InvalidPolicy(f"{where}: {value!r} is no duration", hint='write "1 day" or "5 minutes"')
+            raise InvalidPolicy(
+                f"{where}: {value!r} is no duration", hint='write "1 day" or "5 minutes"'
+            )
         amount = int(match[1]) * _MICROSECONDS[match[2]]
         if kind is Kind.TIMESTAMP:
             return Decimal(amount)
@@ -185,7 +189,9 @@ def value_units(kind: Kind, value: object, where: str) -> Decimal:
     """Read a bound, threshold or skipped value of a carrier's kind."""
     try:
         if kind is Kind.DATE:
-            return Decimal(days(value if isinstance(value, date) else date.fromisoformat(str(value))))
+            return Decimal(
+                days(value if isinstance(value, date) else date.fromisoformat(str(value)))
+            )
         if kind is Kind.TIMESTAMP:
             stamp = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
             return Decimal(microseconds(stamp))

@@ -70,7 +70,9 @@ def carrier_evidence(
         out[row] = _units(carrier, options.embedded(values, target), extra)
     selected = np.zeros(n, np.bool_)
     selected[row] = options.markable & known[row]
-    value0, value1 = (np.where(selected, v, _units(carrier, stored.values, extra)) for v in (value0, value1))
+    value0, value1 = (
+        np.where(selected, v, _units(carrier, stored.values, extra)) for v in (value0, value1)
+    )
     use = np.flatnonzero(read & stored.valid)
     columns = (seen[use], value0[use], value1[use], selected[use])
     noise: NoiseModel | CategoricalNoise
@@ -87,9 +89,13 @@ def _units(carrier: Carrier, values: NDArray[np.generic], extra: int) -> NDArray
     if carrier.kind is Kind.FLOAT:
         wide = np.asarray(values, np.float64)
         usable = np.abs(wide) < 10.0 ** (17 - carrier.scale - extra)
-        return np.rint(np.where(usable, wide, 0.0) * 10.0 ** (carrier.scale + extra)).astype(np.int64)
+        return np.rint(np.where(usable, wide, 0.0) * 10.0 ** (carrier.scale + extra)).astype(
+            np.int64
+        )
     whole = np.asarray(values, np.int64)
-    return np.clip(whole, -(2**61) // 10**extra, 2**61 // 10**extra) * 10**extra
+    clipped: NDArray[np.int64] = np.clip(whole, -(2**61) // 10**extra, 2**61 // 10**extra)
+    units: NDArray[np.int64] = clipped * 10**extra
+    return units
 
 
 def _grids(carrier: Carrier, extra: int) -> tuple[int, ...]:

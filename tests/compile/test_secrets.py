@@ -160,6 +160,13 @@ class Overheard:
     states: set[str]
 
 
+def written(value: object) -> str:
+    """A value as text, binary strings in hexadecimal."""
+    if isinstance(value, list):
+        return " ".join(map(written, value))
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
 def listen(connection: Connection, *statements: str) -> Overheard:
     """Run statements one by one, whatever happens, and keep all that comes back."""
     heard = Overheard([], set())
@@ -179,9 +186,7 @@ def listen(connection: Connection, *statements: str) -> Overheard:
                 cursor.execute(statement)
                 if cursor.description:
                     for row in cursor:
-                        heard.texts.extend(
-                            value.hex() if isinstance(value, bytes) else str(value) for value in row
-                        )
+                        heard.texts.extend(map(written, row))
         except psycopg.Error as problem:
             heard.states.add(problem.sqlstate or "")
             keep(problem.diag)
@@ -195,7 +200,9 @@ def function(name: str, argument: str, body: str, returns: str = "boolean") -> s
     )
 
 
-TELL = function("tell", "anyelement", "RAISE NOTICE '%', $1; RETURN true;")
+SHOW = "RAISE NOTICE '%', $1;"
+SHOW2 = "RAISE NOTICE '% %', $1, $2;"
+TELL = function("tell", "anyelement", f"{SHOW} RETURN true;")
 V = "marked.compte"
 
 ATTACKS: dict[str, tuple[set[str], list[str]]] = {
@@ -234,10 +241,13 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
     "definitions": (
         set(),
         [
-            f"SELECT pg_get_viewdef('{V}'::regclass), pg_get_viewdef('marked_care.compte'::regclass)",
-            "SELECT ev_action, ev_qual, pg_get_ruledef(oid) FROM pg_rewrite"
-            " WHERE ev_class IN ('marked.compte'::regclass, 'marked_care.compte'::regclass)",
-            "SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p WHERE pronamespace = 'balise'::regnamespace",
+            f"SELECT pg_get_viewdef('{V}'::regclass)",
+            "SELECT pg_get_viewdef(c.oid) FROM pg_class AS c WHERE relname = 'compte'",
+            (
+                "SELECT ev_action, ev_qual, pg_get_ruledef(oid) FROM pg_rewrite"
+                " WHERE ev_class IN (SELECT oid FROM pg_class WHERE relname = 'compte')"
+            ),
+            "SELECT * FROM pg_proc WHERE oid >= 16384",
             "SELECT * FROM pg_class WHERE relnamespace >= 16384",
             "SELECT * FROM pg_attribute WHERE attrelid >= 16384",
             "SELECT adbin FROM pg_attrdef",
@@ -261,9 +271,9 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
             "SELECT * FROM pg_stat_all_tables",
             "SELECT * FROM pg_prepared_statements",
             "SELECT * FROM pg_cursors",
-            "SELECT * FROM pg_locks",
         ],
     ),
+    "locks": ({DENIED}, ["SELECT * FROM pg_locks"]),
     "statistics of one's own copies": (
         set(),
         [
@@ -292,7 +302,7 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
         set(),
         [
             f"EXPLAIN (ANALYZE, VERBOSE, BUFFERS, SETTINGS) SELECT * FROM {V}",
-            f"EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT * FROM {V} WHERE solde > 5 ORDER BY id",
+            f"EXPLAIN (ANALYZE, VERBOSE, FORMAT JSON) SELECT * FROM {V} WHERE solde > 5",
             f"EXPLAIN (VERBOSE) SELECT * FROM {V} AS a JOIN {V} AS b USING (solde)",
         ],
     ),
@@ -350,19 +360,25 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
             f"SELECT id FROM {V} ORDER BY anna.tell(solde)",
             f"SELECT id, x FROM {V} AS c, LATERAL (SELECT anna.tell(c) AS x OFFSET 0) AS l",
             f"SELECT (SELECT anna.tell(c.solde)) FROM {V} AS c",
-            f"SELECT v.i FROM generate_series(1, 9) AS v (i) LEFT JOIN {V} AS c"
-            " ON c.id = v.i AND anna.tell(c)",
+            (
+                f"SELECT v.i FROM generate_series(1, 9) AS v (i) LEFT JOIN {V} AS c"
+                " ON c.id = v.i AND anna.tell(c)"
+            ),
         ],
     ),
     "leaky operators with estimators": (
         set(),
         [
-            function("eq", "text, text", "RAISE NOTICE '% %', $1, $2; RETURN $1 = $2;"),
-            function("eq8", "bigint, bigint", "RAISE NOTICE '% %', $1, $2; RETURN $1 = $2;"),
-            "CREATE OPERATOR anna.=== (FUNCTION = anna.eq, LEFTARG = text, RIGHTARG = text,"
-            " RESTRICT = eqsel, JOIN = eqjoinsel, COMMUTATOR = OPERATOR(anna.===))",
-            "CREATE OPERATOR anna.=== (FUNCTION = anna.eq8, LEFTARG = bigint, RIGHTARG = bigint,"
-            " RESTRICT = scalarltsel, JOIN = eqjoinsel)",
+            function("eq", "text, text", f"{SHOW2} RETURN $1 = $2;"),
+            function("eq8", "bigint, bigint", f"{SHOW2} RETURN $1 = $2;"),
+            (
+                "CREATE OPERATOR anna.=== (FUNCTION = anna.eq, LEFTARG = text, RIGHTARG = text,"
+                " RESTRICT = eqsel, JOIN = eqjoinsel, COMMUTATOR = OPERATOR(anna.===))"
+            ),
+            (
+                "CREATE OPERATOR anna.=== (FUNCTION = anna.eq8, LEFTARG = bigint,"
+                " RIGHTARG = bigint, RESTRICT = scalarltsel, JOIN = eqjoinsel)"
+            ),
             f"EXPLAIN SELECT * FROM {V} WHERE nom OPERATOR(anna.===) 'x'",
             f"SELECT * FROM {V} WHERE nom OPERATOR(anna.===) 'x' AND id > 999",
             f"EXPLAIN SELECT * FROM {V} WHERE solde OPERATOR(anna.===) 7",
@@ -378,9 +394,7 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
             f"SELECT anna.spy(solde), anna.spy(solde) OVER () FROM {V} GROUP BY solde",
             f"SELECT anna.spy(solde) FILTER (WHERE id > 4) FROM {V}",
             "CREATE TYPE anna.wrapped AS (text text)",
-            function(
-                "wrap", "bigint", "RAISE NOTICE '%', $1; RETURN ROW($1::text);", "anna.wrapped"
-            ),
+            function("wrap", "bigint", f"{SHOW} RETURN ROW($1::text);", "anna.wrapped"),
             "CREATE CAST (bigint AS anna.wrapped) WITH FUNCTION anna.wrap(bigint) AS IMPLICIT",
             f"SELECT solde::anna.wrapped FROM {V}",
         ],
@@ -462,29 +476,27 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
             function(
                 "hashint8extended",
                 "bigint, bigint",
-                "RAISE NOTICE '% %', $1, $2; RETURN 1;",
+                f"{SHOW2} RETURN 1;",
                 "bigint",
             ),
             function(
                 "hashint4extended",
                 "integer, bigint",
-                "RAISE NOTICE '% %', $1, $2; RETURN 1;",
+                f"{SHOW2} RETURN 1;",
                 "bigint",
             ),
-            function(
-                "get_bit", "bytea, bigint", "RAISE NOTICE '% %', $1, $2; RETURN 1;", "integer"
-            ),
-            function("sha256", "bytea", "RAISE NOTICE '%', $1; RETURN $1;", "bytea"),
-            function("encode", "bytea, text", "RAISE NOTICE '%', $1; RETURN 'x';", "text"),
-            function("int8send", "bigint", "RAISE NOTICE '%', $1; RETURN 'x';", "bytea"),
-            function("quote_ident", "text", "RAISE NOTICE '%', $1; RETURN 'x';", "text"),
+            function("get_bit", "bytea, bigint", f"{SHOW2} RETURN 1;", "integer"),
+            function("sha256", "bytea", f"{SHOW} RETURN $1;", "bytea"),
+            function("encode", "bytea, text", f"{SHOW} RETURN 'x';", "text"),
+            function("int8send", "bigint", f"{SHOW} RETURN 'x';", "bytea"),
+            function("quote_ident", "text", f"{SHOW} RETURN 'x';", "text"),
             function("refuse", "", "RAISE NOTICE 'mine'; RETURN true;"),
-            function("lt8", "bigint, bigint", "RAISE NOTICE '% %', $1, $2; RETURN $1 = $2;"),
+            function("lt8", "bigint, bigint", f"{SHOW2} RETURN $1 = $2;"),
             "CREATE OPERATOR anna.< (FUNCTION = anna.lt8, LEFTARG = bigint, RIGHTARG = bigint)",
             "CREATE OPERATOR anna.= (FUNCTION = anna.lt8, LEFTARG = bigint, RIGHTARG = bigint)",
             "CREATE OPERATOR anna.& (FUNCTION = anna.lt8, LEFTARG = bigint, RIGHTARG = bigint)",
             "CREATE TEMPORARY TABLE codeword (role_name name, class text, word bytea)",
-            "INSERT INTO codeword SELECT session_user, 'secondary', decode(repeat('00', 8000), 'hex')",
+            "INSERT INTO codeword SELECT session_user, 'secondary', repeat('x', 8000)::bytea",
             "CREATE TEMPORARY TABLE compte AS SELECT 1 AS id",
             "CREATE TEMPORARY VIEW relation_secret AS SELECT 1 AS relation_id",
             "SET search_path = anna, pg_temp, marked, pg_catalog",
@@ -509,18 +521,23 @@ ATTACKS: dict[str, tuple[set[str], list[str]]] = {
         [
             TELL,
             f"CREATE VIEW anna.mine WITH (security_barrier) AS SELECT * FROM {V}",
-            f"CREATE VIEW anna.asker WITH (security_invoker) AS SELECT * FROM {V} WHERE anna.tell(solde)",
+            f"CREATE VIEW anna.asker AS SELECT * FROM {V} WHERE anna.tell(solde)",
             "SELECT * FROM anna.mine WHERE anna.tell(mine)",
             "SELECT * FROM anna.asker",
             function("moved", "", "RAISE NOTICE '% %', OLD, NEW; RETURN NEW;", "trigger"),
-            "CREATE TRIGGER t INSTEAD OF UPDATE ON anna.mine FOR EACH ROW EXECUTE FUNCTION anna.moved()",
+            (
+                "CREATE TRIGGER t INSTEAD OF UPDATE ON anna.mine"
+                " FOR EACH ROW EXECUTE FUNCTION anna.moved()"
+            ),
             "UPDATE anna.mine SET solde = solde + 5000",
             "CREATE TABLE anna.sink (LIKE marked.compte)",
             "CREATE RULE r AS ON DELETE TO anna.mine DO INSTEAD INSERT INTO anna.sink SELECT OLD.*",
             "DELETE FROM anna.mine",
             "TABLE anna.sink",
-            f"CREATE FUNCTION anna.all() RETURNS SETOF {V} LANGUAGE sql SECURITY DEFINER AS"
-            f" $$ SELECT * FROM {V} $$",
+            (
+                f"CREATE FUNCTION anna.all() RETURNS SETOF {V} LANGUAGE sql SECURITY DEFINER AS"
+                f" $$ SELECT * FROM {V} $$"
+            ),
             "SELECT * FROM anna.all()",
             "SELECT session_user, current_user, current_setting('session_authorization')",
         ],
@@ -636,18 +653,25 @@ def found_by(connection: Connection, key: int, oracle: str) -> list[tuple[Any, .
     connection.execute("BEGIN ISOLATION LEVEL SERIALIZABLE")
     query = "SELECT id, nom FROM marked.compte WHERE id = %s"
     assert len(connection.execute(query, (key,)).fetchall()) == 1
-    rows = connection.execute(oracle).fetchall()
-    connection.execute("ROLLBACK")
-    return rows
+    try:
+        return connection.execute(oracle).fetchall()
+    except psycopg.errors.InsufficientPrivilege:
+        return []
+    finally:
+        connection.execute("ROLLBACK")
 
 
 @pytest.mark.parametrize(
     "oracle",
     [
-        "SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_xact_all_tables"
-        " WHERE schemaname IN ('dpi', 'balise_decoy') ORDER BY 1, 2, 3",
-        "SELECT relation::regclass::text, locktype FROM pg_locks WHERE mode = 'SIReadLock'"
-        " AND locktype = 'tuple' AND pid = pg_backend_pid() ORDER BY 1",
+        (
+            "SELECT schemaname, idx_tup_fetch FROM pg_stat_xact_all_tables"
+            " WHERE schemaname IN ('dpi', 'balise_decoy') ORDER BY 1"
+        ),
+        (
+            "SELECT relation::regclass::text, locktype FROM pg_locks WHERE mode = 'SIReadLock'"
+            " AND locktype = 'tuple' AND pid = pg_backend_pid() ORDER BY 1"
+        ),
     ],
     ids=["counters", "predicate locks"],
 )

@@ -27,7 +27,6 @@ Node = dict[str, Any]
 KEY = MasterKey(b"views" + bytes(27))
 ROWS = 100_000
 CARE_COLUMN = "vu"
-NOT_ENROLLED = "42501"
 PATIENT = {
     "key": {"id": "bigint"},
     "decoys": True,
@@ -187,11 +186,20 @@ def the_scan(nodes: list[Node], index: str) -> Node:
     return node
 
 
+def own_decoys(nodes: list[Node]) -> list[Node]:
+    """The scans of the decoys' index."""
+    return [
+        node
+        for node in scans(nodes, "patient")
+        if "SESSION_USER" in node.get("Index Cond", "") and node["Node Type"] == "Index Scan"
+    ]
+
+
 def test_a_lookup_by_key_reads_the_keys_index(anna: Connection) -> None:
     nodes = plan(anna, "SELECT * FROM marked.patient WHERE id = 5")
     assert the_scan(nodes, "patient_pkey")["Index Cond"] == "(id = 5)"
-    decoys = the_scan(nodes, "patient_recipient_id_idx")
-    assert decoys["Index Cond"] == "((recipient = SESSION_USER) AND (id = 5))"
+    [decoys] = own_decoys(nodes)
+    assert decoys["Index Cond"].endswith("= SESSION_USER) AND (id = 5))")
 
 
 def test_a_lookup_by_key_reads_one_partition(anna: Connection) -> None:
@@ -231,7 +239,7 @@ def test_the_first_rows_by_key_merge_the_relation_with_the_decoys(anna: Connecti
     relation = the_scan(nodes, "patient_pkey")
     assert relation["above"][-1] == "Merge Append"
     assert "Sort" not in relation["above"]
-    decoys = the_scan(nodes, "patient_recipient_id_idx")
+    [decoys] = own_decoys(nodes)
     assert "Merge Append" in decoys["above"]
 
 
@@ -282,6 +290,8 @@ def test_workers_mark_what_they_read(world: World) -> None:
     ],
 )
 def test_secrets_are_read_once_per_statement(anna: Connection, query: str) -> None:
+    # every parallel worker would read them once more
+    anna.execute("SET max_parallel_workers_per_gather = 0")
     nodes = plan(anna, query, analyze=True)
     read = scans(nodes, "codeword") + scans(nodes, "relation_secret")
     assert read
@@ -331,6 +341,16 @@ QUERIES = {
 }
 
 
+def answers(connection: Connection, query: str) -> Iterator[str]:
+    """What a statement sends back, as it comes."""
+    with connection.cursor() as cursor:
+        if query.startswith("COPY"):
+            with cursor.copy(query) as copy:
+                yield from (bytes(block).decode() for block in copy)
+        else:
+            yield from map(repr, cursor.execute(query))
+
+
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
 @pytest.mark.parametrize("role", ["stranger", "member", "gone", "lost", "carl"])
 def test_who_is_not_enrolled_for_a_view_gets_an_error_and_nothing_else(
@@ -341,13 +361,8 @@ def test_who_is_not_enrolled_for_a_view_gets_an_error_and_nothing_else(
         connection.add_notice_handler(lambda notice: seen.append(notice.message_primary))
         connection.execute(LEAK)
         connection.execute("PREPARE prepared AS SELECT id, nom FROM marked.patient WHERE id < 10")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.cursor() as cursor:
-            if query.startswith("COPY"):
-                with cursor.copy(query) as copy:
-                    seen.extend(bytes(block).decode() for block in copy)
-            else:
-                cursor.execute(query)
-                seen.extend(map(repr, cursor.fetchall()))
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            seen.extend(answers(connection, query))
         assert not seen
 
 
@@ -385,7 +400,8 @@ def test_a_statement_prepared_before_revocation_fails_after_it(empty_db: Connect
 COMPTE = """
 CREATE SCHEMA dpi;
 CREATE TABLE dpi.compte (id integer PRIMARY KEY, solde bigint, reste bigint);
-INSERT INTO dpi.compte SELECT i, 1000000 + 10 * i, 5000000 + 10 * i FROM generate_series(1, 400) AS i;
+INSERT INTO dpi.compte
+SELECT i, 1000000 + 10 * i, 5000000 + 10 * i FROM generate_series(1, 400) AS i;
 CREATE ROLE small_anna LOGIN;
 """
 

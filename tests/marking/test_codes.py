@@ -20,7 +20,7 @@ THRESHOLDS = bias(KEY, 1)
 
 def test_the_bias_follows_the_arcsine_law_cut_at_both_ends() -> None:
     share = np.sort(THRESHOLDS / 65536)
-    assert BIAS_CUTOFF - 1e-4 <= share[0]
+    assert share[0] >= BIAS_CUTOFF - 1e-4
     assert share[-1] <= 1 - BIAS_CUTOFF + 1e-4
     low = np.arcsin(np.sqrt(BIAS_CUTOFF))
     expected = (np.arcsin(np.sqrt(share)) - low) / (np.pi / 2 - 2 * low)
@@ -52,7 +52,15 @@ def test_the_stored_word_hides_the_bias() -> None:
     likely = THRESHOLDS > 60_000
     assert len(stored) == CODE_LENGTH
     assert word[likely].mean() > 0.9
-    assert abs(np.unpackbits(np.frombuffer(stored_word(word, dither(KEY, 1)), np.uint8), bitorder="little")[likely].mean() - 0.5) < 0.03
+    assert (
+        abs(
+            np.unpackbits(
+                np.frombuffer(stored_word(word, dither(KEY, 1)), np.uint8), bitorder="little"
+            )[likely].mean()
+            - 0.5
+        )
+        < 0.03
+    )
 
 
 def test_everything_depends_on_key_recipient_and_epoch() -> None:

@@ -21,7 +21,10 @@ def test_a_chained_key_depends_on_order_and_boundaries() -> None:
     def hashed(*parts: str) -> int:
         return int(key_hash([Strings.of([part.encode()]) for part in parts], 5, 6)[0])
 
-    assert len({hashed("a", "b"), hashed("b", "a"), hashed("ab", ""), hashed("", "ab"), hashed("ab")}) == 5
+    assert (
+        len({hashed("a", "b"), hashed("b", "a"), hashed("ab", ""), hashed("", "ab"), hashed("ab")})
+        == 5
+    )
 
 
 def test_selection_is_uniform_and_independent_between_columns() -> None:

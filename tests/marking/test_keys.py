@@ -19,7 +19,9 @@ fields = st.lists(st.one_of(st.text(max_size=5), st.binary(max_size=5)), max_siz
 
 
 @given(fields, fields)
-def test_different_fields_never_frame_alike(one: list[str | bytes], other: list[str | bytes]) -> None:
+def test_different_fields_never_frame_alike(
+    one: list[str | bytes], other: list[str | bytes]
+) -> None:
     def raw(values: list[str | bytes]) -> list[bytes]:
         return [value.encode() if isinstance(value, str) else value for value in values]
 

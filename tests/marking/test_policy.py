@@ -69,7 +69,11 @@ VALUE = f"{LAB}/carrier/value"
         (f"{LAB}/carrier/at/quantum", "7 milliseconds", "divide one second"),
         (f"{LAB}/carrier/day", {"type": "date", "quantum": "1 hour"}, "whole days"),
         (f"{LAB}/carrier/sex", {"type": "text", "equivalents": [["a"]]}, "two or more"),
-        (f"{LAB}/carrier/sex", {"type": "text", "equivalents": [["a", "b"], ["a", "c"]]}, "two groups"),
+        (
+            f"{LAB}/carrier/sex",
+            {"type": "text", "equivalents": [["a", "b"], ["a", "c"]]},
+            "two groups",
+        ),
         (f"{LAB}/carrier/n", {"type": "integer", "quantum": "0.5"}, "whole"),
         (f"{VALUE}/entity", {"at": "timestamptz"}, "must stay as it is"),
     ],
@@ -124,7 +128,7 @@ def test_care_gets_neutral_carriers_only() -> None:
 def test_names_fold_unless_quoted() -> None:
     assert split_name("DPI.Lab", "x") == ("dpi", "lab")
     assert split_name('"Odd schema"."a.b""c"', "x") == ("Odd schema", 'a.b"c')
-    with pytest.raises(InvalidPolicy, match="schema.name"):
+    with pytest.raises(InvalidPolicy, match=r"schema\.name"):
         split_name("lab", "x")
 
 

@@ -72,11 +72,17 @@ def test_sql_marks_as_published(empty_db: psycopg.Connection[Any], derivation: s
     rows = empty_db.execute(f"SELECT * FROM ({view}) AS v ORDER BY id".encode()).fetchall()
     for name, values in zip(columns, zip(*rows, strict=True), strict=True):
         wanted = empty_db.execute(
-            f"SELECT v::text FROM unnest(%s::text[]) WITH ORDINALITY AS u(t, n), CAST(t AS {types[name]}) AS v ORDER BY n".encode(),
+            (
+                "SELECT v::text FROM unnest(%s::text[]) WITH ORDINALITY AS u(t, n),"
+                f" CAST(t AS {types[name]}) AS v ORDER BY n"
+            ).encode(),
             [expected[name]],
         ).fetchall()
         got = empty_db.execute(
-            f"SELECT v::text FROM unnest(%s::{types[name]}[]) WITH ORDINALITY AS u(v, n) ORDER BY n".encode(),
+            (
+                f"SELECT v::text FROM unnest(%s::{types[name]}[])"
+                " WITH ORDINALITY AS u(v, n) ORDER BY n"
+            ).encode(),
             [list(values)],
         ).fetchall()
         assert got == wanted, name

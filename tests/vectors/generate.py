@@ -28,7 +28,12 @@ DOCUMENT: dict[str, Any] = {
         "dpi.sample": {
             "key": {"id": "bigint", "site": "text"},
             "carrier": {
-                "count": {"type": "integer", "density": "0.5", "quantum": "2", "bounds": ["0", "90"]},
+                "count": {
+                    "type": "integer",
+                    "density": "0.5",
+                    "quantum": "2",
+                    "bounds": ["0", "90"],
+                },
                 "value": {
                     "type": "numeric(7,2)",
                     "density": "0.5",
@@ -40,10 +45,24 @@ DOCUMENT: dict[str, Any] = {
                 },
                 "ratio": {"type": "double precision", "density": "0.5", "quantum": "0.01"},
                 "index": {"type": "real", "density": "0.5", "quantum": "0.1", "continuous": True},
-                "born": {"type": "date", "density": "0.5", "quantum": "3 days", "entity": {"site": "text"}},
-                "taken": {"type": "timestamptz", "density": "0.5", "quantum": "1 minute", "neutral": True},
+                "born": {
+                    "type": "date",
+                    "density": "0.5",
+                    "quantum": "3 days",
+                    "entity": {"site": "text"},
+                },
+                "taken": {
+                    "type": "timestamptz",
+                    "density": "0.5",
+                    "quantum": "1 minute",
+                    "neutral": True,
+                },
                 "stored": {"type": "timestamp", "density": "0.5", "quantum": "1 millisecond"},
-                "sex": {"type": "text", "density": "0.5", "equivalents": [["F", "W"], ["M", "H", "m"]]},
+                "sex": {
+                    "type": "text",
+                    "density": "0.5",
+                    "equivalents": [["F", "W"], ["M", "H", "m"]],
+                },
             },
         }
     }
@@ -72,7 +91,10 @@ def rows() -> pa.Table:
         "site": [("rennes", "brest", "é", "")[i % 4] for i in n],
         "test": [("hdl", "sbp", "fib4")[i % 3] for i in n],
         "count": [None if i == 13 else int(i * 37 % 95) for i in n],
-        "value": [("0.00", "39.95", "40.00", "40.05", "-0.05", "120.00", "118.40", "60.00")[i % 8] for i in n],
+        "value": [
+            ("0.00", "39.95", "40.00", "40.05", "-0.05", "120.00", "118.40", "60.00")[i % 8]
+            for i in n
+        ],
         "ratio": [float("nan") if i == 5 else round(i * 0.37, 2) if i % 5 else i / 7 for i in n],
         "index": [float(np.float32(i * 0.713)) for i in n],
         "born": [int(i * 977 - 9000) for i in n],
@@ -110,7 +132,9 @@ def vectors() -> dict[str, Any]:
         "fingerprint": key.fingerprint(),
         "bias_first": thresholds[:16].tolist(),
         "bias_sha256": hashlib.sha256(thresholds.astype("<u2").tobytes()).hexdigest(),
-        "codeword_sha256": hashlib.sha256(np.packbits(bits, bitorder="little").tobytes()).hexdigest(),
+        "codeword_sha256": hashlib.sha256(
+            np.packbits(bits, bitorder="little").tobytes()
+        ).hexdigest(),
         "stored_word_sha256": hashlib.sha256(stored_word(bits, dither(key, 1))).hexdigest(),
         "commitment": commitment(RECIPIENT, 1, bits).hex(),
         "hash_int8": [
