@@ -1,0 +1,129 @@
+"""Applying policies again, dumping and restoring, and what stays as it was."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pgbalise.database import (
+    PsycopgSession,
+    applied_document,
+    apply_policy,
+    enrol,
+    install,
+    planned,
+)
+from pgbalise.errors import InvalidRecipient
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = MasterKey(bytes(range(32)))
+SAMPLE = "SELECT * FROM marked.lab_result WHERE result_id <= 5000 ORDER BY result_id"
+
+
+@pytest.fixture
+def document(project: Path) -> dict[str, Any]:
+    """The demonstration's policy."""
+    return load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+
+
+@pytest.fixture
+def session(dpi: psycopg.Connection[Any], document: dict[str, Any]) -> PsycopgSession:
+    """A database with the policy in force and one recipient."""
+    opened = PsycopgSession(dpi)
+    install(opened)
+    dpi.execute("CREATE ROLE alice LOGIN")
+    with dpi.transaction():
+        apply_policy(opened, document, KEY)
+        enrol(opened, "alice", RecipientClass.SECONDARY, KEY, 1)
+    return opened
+
+
+def seen_by_alice(cluster: Any, dbname: str, query: str = SAMPLE) -> list[Any]:
+    with psycopg.connect(cluster.dsn(dbname, "alice")) as alice:
+        return alice.execute(query.encode()).fetchall()
+
+
+def test_applying_again_changes_no_mark_and_keeps_the_grants(
+    cluster: Any, session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    dbname = session.connection.info.dbname
+    before = seen_by_alice(cluster, dbname)
+    with session.connection.transaction():
+        apply_policy(session, applied_document(session), KEY)
+    assert seen_by_alice(cluster, dbname) == before
+    assert parse_policy(applied_document(session)) == parse_policy(document)
+
+
+def test_a_relation_taken_out_loses_its_views_and_secrets(
+    cluster: Any, session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    smaller = copy.deepcopy(document)
+    del smaller["relation"]["dpi.patient"]
+    with session.connection.transaction():
+        apply_policy(session, smaller, KEY)
+    assert session.fetch("SELECT to_regclass('marked.patient')") == [(None,)]
+    assert session.fetch("SELECT count(*)::int FROM balise.relation_secret") == [(2,)]
+    assert seen_by_alice(
+        cluster, session.connection.info.dbname, "SELECT 1 FROM marked.diagnosis LIMIT 1"
+    )
+
+
+def test_planning_changes_nothing_and_shows_no_secret(
+    session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    secrets = session.fetch("SELECT seeds, keys FROM balise.relation_secret ORDER BY relation_id")
+    statements = planned(session, document)
+    assert any(statement.startswith("CREATE VIEW marked.lab_result") for statement in statements)
+    assert (
+        session.fetch("SELECT seeds, keys FROM balise.relation_secret ORDER BY relation_id")
+        == secrets
+    )
+    text = "\n".join(statements)
+    assert not any(str(seed) in text for seeds, _ in secrets for seed in seeds)
+
+
+def test_stored_rows_are_untouched(session: PsycopgSession, cluster: Any) -> None:
+    digest = "SELECT md5(string_agg(l::text, '' ORDER BY result_id)) FROM dpi.lab_result AS l"
+    before = session.fetch(digest)
+    seen_by_alice(cluster, session.connection.info.dbname, "SELECT * FROM marked.lab_result")
+    assert session.fetch(digest) == before
+
+
+def test_a_dump_restored_elsewhere_gives_the_same_marks(
+    cluster: Any, session: PsycopgSession, tmp_path: Path
+) -> None:
+    dbname = session.connection.info.dbname
+    before = seen_by_alice(cluster, dbname)
+    dump = tmp_path / "dpi.dump"
+    subprocess.run(
+        [cluster.bin_dir / "pg_dump", "-Fc", "-f", dump, "-d", cluster.dsn(dbname)], check=True
+    )
+    with psycopg.connect(cluster.dsn(), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE restored TEMPLATE template0")
+        try:
+            subprocess.run(
+                [cluster.bin_dir / "pg_restore", "-e", "-d", cluster.dsn("restored"), dump],
+                check=True,
+            )
+            assert seen_by_alice(cluster, "restored") == before
+            with psycopg.connect(cluster.dsn("restored")) as restored:
+                opened = PsycopgSession(restored)
+                with pytest.raises(InvalidRecipient, match="enrolled already"):
+                    enrol(opened, "alice", RecipientClass.SECONDARY, KEY, 1)
+                restored.rollback()
+        finally:
+            admin.execute("DROP DATABASE restored")
+
+
+def test_dropping_the_extension_leaves_the_hospitals_tables(session: PsycopgSession) -> None:
+    session.fetch("DROP EXTENSION pgbalise CASCADE")
+    assert session.fetch("SELECT count(*)::int FROM dpi.lab_result") == [(400_123,)]
+    assert session.fetch("SELECT to_regclass('marked.lab_result')") == [(None,)]
