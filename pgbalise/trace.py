@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -239,7 +239,7 @@ def seen_units(
     match carrier.kind:
         case Kind.CATEGORICAL:
             codes = column_from_arrow(
-                pa.table({carrier.column: pc.cast(array, pa.string())}), _unsteered(carrier)
+                pa.table({carrier.column: pc.cast(array, pa.string())}), replace(carrier, by=None)
             ).values
             return codes, np.asarray(array.is_valid()), 0
         case Kind.DATE:
@@ -259,12 +259,6 @@ def seen_units(
             power = 10.0 ** (carrier.scale + extra)
             read = np.abs(numbers) < 10.0**17 / power
             return np.rint(np.where(read, numbers, 0.0) * power).astype(np.int64), read, extra
-
-
-def _unsteered(carrier: Carrier) -> Carrier:
-    from dataclasses import replace
-
-    return replace(carrier, by=None)
 
 
 def _strict(text: pa.Array, pattern: str) -> pa.Array:

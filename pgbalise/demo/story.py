@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from pgbalise.database import apply_policy, connect, enrol, install
 from pgbalise.demo.cluster import ThrowawayCluster
@@ -105,50 +105,50 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         ThrowawayCluster() as cluster,
     ):
 
-        def step(text: str, total: int = 1) -> int:
+        def step(text: str, total: int = 1) -> TaskID:
             return progress.add_task(text, total=total)
 
         task = step("1 a PostgreSQL server of its own, with the extension")
         cluster.install_extension(_sql_folder())
         owner = cluster.dsn()
-        progress.advance(task)  # type: ignore[arg-type]
+        progress.advance(task)
 
         task = step("2 the NAFLD cohort as a small patient record database")
         with connect(owner) as session:
             with session.connection.transaction():
                 load_cohort(session.connection, seed=seed)
-            progress.advance(task)  # type: ignore[arg-type]
+            progress.advance(task)
 
             task = step("3 the policy, as marked views")
             install(session)
             with session.connection.transaction():
                 views = apply_policy(session, document, key)
-            progress.advance(task)  # type: ignore[arg-type]
+            progress.advance(task)
 
             task = step(f"4 {count} recipients", count)
             with session.connection.transaction():
                 for name in names:
                     session.run("CREATE ROLE %I LOGIN", name)
                     enrol(session, name, RecipientClass.SECONDARY, key, policy.epoch)
-                    progress.advance(task)  # type: ignore[arg-type]
+                    progress.advance(task)
 
         task = step("5 three of them take an extract of lab_result", 3)
         for name in chosen:
             with connect(cluster.dsn(user=name)) as session:
                 write_extract(session, _QUERY, directory / f"extract-{name}.csv")
-            progress.advance(task)  # type: ignore[arg-type]
+            progress.advance(task)
 
         task = step("6 one copy leaks, damaged")
         stolen = read_leak(directory / f"extract-{thief}.csv").rows
         leak = directory / "leak.csv"
         pyarrow.csv.write_csv(damage(stolen, seed), leak)
-        progress.advance(task)  # type: ignore[arg-type]
+        progress.advance(task)
 
         task = step("7 whose copy is it?")
         report = investigate(
             [leak], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
         )
-        progress.advance(task)  # type: ignore[arg-type]
+        progress.advance(task)
 
         task = step("8 and a copy of the stored rows, that no recipient had?")
         raw = directory / "unmarked.csv"
@@ -158,7 +158,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         innocent = investigate(
             [raw], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
         )
-        progress.advance(task)  # type: ignore[arg-type]
+        progress.advance(task)
 
         differing = _differences(directory, chosen)
 

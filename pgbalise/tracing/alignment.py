@@ -58,28 +58,25 @@ def carrier_evidence(
     ``extra`` decimals, and where there is a readable one; ``dither``: uint8[CODE_LENGTH].
     """
     cells = select(secret, carrier, derivation, key)
-    cells_up, row = cells.up, cells.row
-    options = alternatives(carrier, stored.take(row), cells_up)
-    values = stored.values[row]
-    n = len(seen)
-    position = np.zeros(n, np.int32)
+    row = cells.row
+    options = alternatives(carrier, stored.take(row), cells.up)
+    position = np.zeros(len(seen), np.int32)
     position[row] = cells.position
-    value0, value1 = (_units(carrier, stored.values, extra) for _ in range(2))
+    selected = np.zeros(len(seen), np.bool_)
+    selected[row] = options.markable & known[row]
+    raw = _units(carrier, stored.values, extra)
+    value0, value1 = raw.copy(), raw.copy()
     for bit, out in ((0, value0), (1, value1)):
         target = dither[cells.position] ^ np.uint8(bit)
-        out[row] = _units(carrier, options.embedded(values, target), extra)
-    selected = np.zeros(n, np.bool_)
-    selected[row] = options.markable & known[row]
-    value0, value1 = (
-        np.where(selected, v, _units(carrier, stored.values, extra)) for v in (value0, value1)
-    )
+        given = _units(carrier, options.embedded(stored.values[row], target), extra)
+        out[row] = np.where(selected[row], given, raw[row])
     use = np.flatnonzero(read & stored.valid)
     columns = (seen[use], value0[use], value1[use], selected[use])
     noise: NoiseModel | CategoricalNoise
     if carrier.kind is Kind.CATEGORICAL:
         noise = estimate_categorical_noise(*columns)
     else:
-        noise = estimate_noise(*columns, grids=_grids(carrier, extra), transformations=())
+        noise = estimate_noise(*columns, grids=_grids(carrier, extra))
     evidence = cell_evidence(noise, position[use], *columns)
     return CarrierEvidence(carrier, evidence, noise, extra, int(selected[use].sum()))
 
