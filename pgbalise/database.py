@@ -442,7 +442,7 @@ def stored_rows(
     """
     key = relation.key
     columns_made = ", ".join(["%I %s"] * len(key))
-    declared = [part for name, kind in key for part in (name, str(kind))]
+    declared = [part for name, kind in key for part in (name, kind.unlimited)]
     session.run(f"CREATE TEMPORARY TABLE %I ({columns_made}) ON COMMIT DROP", _LEAK_KEYS, *declared)
     session.load(_LEAK_KEYS, keys.drop_null())
     session.run("ANALYZE %I", _LEAK_KEYS)

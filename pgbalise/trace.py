@@ -18,7 +18,7 @@ from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codewords, dither
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Carrier, Policy, Relation
-from pgbalise.marking.types import Kind, SqlType
+from pgbalise.marking.types import INTEGER_TOPS, Kind, SqlType
 from pgbalise.tracing.alignment import CarrierEvidence, carrier_evidence
 from pgbalise.tracing.decision import Verdict, decide
 from pgbalise.tracing.scoring import Evidence, position_weights
@@ -95,12 +95,15 @@ def _canonical(array: pa.Array, declared: SqlType) -> pa.Array:
             # a spreadsheet or a data frame may have written 17 as 17.0
             whole = pc.replace_substring_regex(text, r"\.0*$", "")
             plain = pc.match_substring_regex(whole, r"^[+-]?[0-9]{1,18}$")
-            return pc.cast(pc.cast(pc.if_else(plain, whole, None), pa.int64()), pa.string())
+            number = pc.cast(pc.if_else(plain, whole, None), pa.int64())
+            top = INTEGER_TOPS[declared.name]
+            fits = pc.and_(pc.greater_equal(number, -top - 1), pc.less_equal(number, top))
+            return pc.cast(pc.if_else(fits, number, None), pa.string())
         case "uuid":
-            return pc.utf8_lower(text)
+            plain = pc.match_substring_regex(text, _UUID)
+            return pc.if_else(plain, pc.utf8_lower(text), None)
         case "date":
-            iso = pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d([ T].*)?$")
-            return pc.if_else(iso, pc.utf8_slice_codeunits(text, 0, 10), None)
+            return pc.cast(_dates(text), pa.string())
         case "timestamp without time zone" | "timestamp with time zone":
             stamps, read = _timestamps(text)
             shown = pc.cast(pa.array(stamps, pa.timestamp("us")), pa.string())
@@ -243,9 +246,7 @@ def seen_units(
             ).values
             return codes, np.asarray(array.is_valid()), 0
         case Kind.DATE:
-            iso = pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d([ T].*)?$")
-            shown = pc.if_else(iso, pc.utf8_slice_codeunits(text, 0, 10), None)
-            days = pc.cast(_strict(shown, "%Y-%m-%d"), pa.date32()).view(pa.int32())
+            days = _dates(text).view(pa.int32())
             return _filled(days), np.asarray(days.is_valid()), 0
         case Kind.TIMESTAMP:
             stamps, read = _timestamps(text)
@@ -261,8 +262,17 @@ def seen_units(
             return np.rint(np.where(read, numbers, 0.0) * power).astype(np.int64), read, extra
 
 
-def _strict(text: pa.Array, pattern: str) -> pa.Array:
-    return pc.strptime(text, format=pattern, unit="s", error_is_null=True)
+_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
+
+def _dates(text: pa.Array) -> pa.Array:
+    """Dates of ISO texts, a time after them ignored; NULL for days that do not exist."""
+    iso = pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d([ T].*)?$")
+    shown = pc.if_else(iso, pc.utf8_slice_codeunits(text, 0, 10), None)
+    parsed = pc.strptime(shown, format="%Y-%m-%d", unit="s", error_is_null=True)
+    days = pc.cast(parsed, pa.date32())
+    # strptime takes the 30th of February for the 2nd of March
+    return pc.if_else(pc.equal(pc.cast(days, pa.string()), shown), days, None)
 
 
 def _filled(array: pa.Array) -> NDArray[np.int64]:

@@ -269,8 +269,7 @@ def _neighbour(carrier: Carrier, equivalents: Equivalents, up: exp.Expr) -> exp.
 
 
 def _text_constant(value: str, declared: SqlType) -> exp.Expr:
-    # CAST(... AS character) alone would mean character(1)
-    return constant(value, "bpchar" if declared.name == "character" else declared.name)
+    return constant(value, declared.unlimited)
 
 
 def _stepped(carrier: Carrier, rule: Step, up: exp.Expr) -> exp.Expr:

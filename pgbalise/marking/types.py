@@ -53,7 +53,11 @@ _SYNONYMS = {
     "bpchar": "character",
 }
 
-_INTEGER_LIMITS = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**61}
+INTEGER_TOPS = {"smallint": 2**15 - 1, "integer": 2**31 - 1, "bigint": 2**63 - 1}
+"""The largest value of each integer type; the smallest is one further from zero."""
+
+# far enough from the ends that no step of the marking overflows
+_MARKED_TOP = 2**61
 
 KEY_TYPES = frozenset(
     {
@@ -104,6 +108,12 @@ class SqlType:
         return f"{base}({inner}) with{zone}" if zone else f"{self.name}({inner})"
 
     @property
+    def unlimited(self) -> str:
+        """The type without its modifier, as SQL writes it."""
+        # "character" alone would mean character(1)
+        return "bpchar" if self.name == "character" else self.name
+
+    @property
     def kind(self) -> Kind | None:
         """How a carrier of this type is marked; None when it cannot be."""
         return _KINDS.get(self.name)
@@ -116,7 +126,7 @@ class SqlType:
         """
         match self.kind:
             case Kind.INTEGER:
-                top = Decimal(_INTEGER_LIMITS[self.name])
+                top = Decimal(min(INTEGER_TOPS[self.name], _MARKED_TOP))
             case Kind.NUMERIC:
                 top = Decimal(10) ** (17 - scale)
                 if self.precision is not None:
