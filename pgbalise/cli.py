@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -79,6 +80,11 @@ def main() -> None:
         _complain("interrupted")
     except BrokenPipeError:
         sys.exit(141)
+    except Exception as problem:  # noqa: BLE001 - a fault must not look like an answer
+        where = traceback.extract_tb(problem.__traceback__)[-1]
+        fault = f"{type(problem).__name__} in {Path(where.filename).name}, line {where.lineno}"
+        # its message might hold a patient's value
+        _complain(f"internal error: {fault} (please report this)")
 
 
 def _complain(text: str) -> None:

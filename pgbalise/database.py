@@ -21,7 +21,7 @@ from sqlglot import exp
 from pgbalise.catalog import columns, fit, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
-from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidRecipient
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
@@ -197,8 +197,15 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
     # one apply at a time: two would write over each other's views
     session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
     session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
+    _keep_out_of_logs(session)
     policy = parse_policy(document)
     fit(session, policy)
+    if any(r.epoch != policy.epoch for r in recipients(session) if r.revoked_at is None):
+        raise InvalidPolicy(
+            f"epoch: recipients are enrolled under another epoch than {policy.epoch}",
+            hint="keep the epoch: a new one would leave their copies untraceable",
+        )
     previous = session.fetch(
         "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL"
         " ORDER BY version DESC LIMIT 1"
@@ -224,6 +231,15 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
     return names
 
 
+def _keep_out_of_logs(session: Session) -> None:
+    """Parameters carry secrets, and log_statement would write them down."""
+    session.fetch(
+        "SELECT set_config(name, '0', true) FROM pg_settings"
+        " WHERE current_setting('is_superuser')::bool"
+        " AND name IN ('log_parameter_max_length', 'log_parameter_max_length_on_error')"
+    )
+
+
 def _withdraw(session: Session, before: Policy, after: Policy, kept: set[tuple[str, str]]) -> None:
     """Drop the views and secrets of relations that the new policy no longer names."""
     stay = {
@@ -245,9 +261,15 @@ def _withdraw(session: Session, before: Policy, after: Policy, kept: set[tuple[s
 def _protect(session: Session, policy: Policy, relation: Relation, key: MasterKey) -> list[str]:
     session.run("GRANT USAGE ON SCHEMA %I TO %I", relation.schema, OWNER)
     session.run("GRANT SELECT ON %I.%I TO %I", relation.schema, relation.name, OWNER)
+    # a new number each time: a transaction whose snapshot is older than this policy finds no
+    # secrets under it and is refused, instead of marking with those of another carrier
+    session.fetch(
+        "DELETE FROM balise.relation WHERE schema_name = $1::text AND relation_name = $2::text",
+        relation.schema,
+        relation.name,
+    )
     [(relation_id,)] = session.fetch(
-        "INSERT INTO balise.relation AS r (schema_name, relation_name) VALUES ($1::text, $2::text)"
-        " ON CONFLICT (schema_name, relation_name) DO UPDATE SET schema_name = r.schema_name"
+        "INSERT INTO balise.relation (schema_name, relation_name) VALUES ($1::text, $2::text)"
         " RETURNING relation_id",
         relation.schema,
         relation.name,
@@ -255,13 +277,13 @@ def _protect(session: Session, policy: Policy, relation: Relation, key: MasterKe
     secrets = [carrier_secret(key, policy, relation, carrier) for carrier in relation.carriers]
     session.fetch(
         "INSERT INTO balise.relation_secret (relation_id, seeds, keys)"
-        " VALUES ($1::int, $2::bigint[], $3::bytea[])"
-        " ON CONFLICT (relation_id) DO UPDATE SET seeds = excluded.seeds, keys = excluded.keys",
+        " VALUES ($1::int, $2::bigint[], $3::bytea[])",
         relation_id,
         [seed for secret in secrets for seed in (secret.first, secret.second)],
         [secret.key for secret in secrets],
     )
-    names = [info.name for info in columns(session, relation.schema, relation.name)]
+    infos = columns(session, relation.schema, relation.name)
+    names = [info.name for info in infos]
     if relation.decoys:
         _decoy_table(session, relation)
     version = server_version(session)
@@ -271,8 +293,14 @@ def _protect(session: Session, policy: Policy, relation: Relation, key: MasterKe
             relation, names, recipient_class, relation_id, policy.derivation, version
         )
         # the whole SELECT comes from the compiler; %s puts it in as it stands
-        session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
-        session.run("CREATE VIEW %I.%I AS %s", schema, relation.view, query)
+        before = columns(session, schema, relation.view)
+        kept = zip(before, infos, strict=False)
+        if len(before) > len(infos) or any(
+            (old.name, old.type_text) != (new.name, new.type_text) for old, new in kept
+        ):
+            session.run("DROP VIEW %I.%I", schema, relation.view)
+        # replaced where it can be, or a recipient's own view on it would hold up every policy
+        session.run("CREATE OR REPLACE VIEW %I.%I AS %s", schema, relation.view, query)
         session.run("ALTER VIEW %I.%I OWNER TO %I", schema, relation.view, OWNER)
         views.append(f"{schema}.{relation.view}")
     return views
@@ -283,12 +311,26 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", DECOYS):
         session.run("CREATE SCHEMA %I", DECOYS)
     session.run("GRANT USAGE ON SCHEMA %I TO %I", DECOYS, OWNER)
-    if session.fetch("SELECT to_regclass(format('%I.%I', $1::text, $2::text))", DECOYS, name) != [
-        (None,)
-    ]:
+    if session.fetch(
+        "SELECT 1 FROM pg_namespace AS d, pg_namespace AS c"
+        " WHERE d.nspname = $1::text AND c.nspname = $2::text AND d.nspowner <> c.nspowner",
+        DECOYS,
+        CATALOG,
+    ):
+        raise DatabaseProblem(f"schema {DECOYS} belongs to somebody else", hint="drop it first")
+    # predicate locks would tell a recipient which of its rows are decoys
+    session.run("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_lock_status() FROM PUBLIC")
+    session.run("GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO pg_monitor")
+    there = {info.name for info in columns(session, DECOYS, name)}
+    if there:
+        for info in columns(session, relation.schema, relation.name):
+            if info.name not in there:
+                session.run(
+                    "ALTER TABLE %I.%I ADD COLUMN %I %s", DECOYS, name, info.name, info.type_text
+                )
         return
     session.run(
-        "CREATE TABLE %I.%I (recipient name NOT NULL,"
+        "CREATE TABLE %I.%I (balise_recipient name NOT NULL,"
         " LIKE %I.%I INCLUDING DEFAULTS INCLUDING GENERATED)",
         DECOYS,
         name,
@@ -297,14 +339,16 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     )
     # in the key's own order, so that its index and this one can be merged
     named = {column for column, _ in relation.key}
-    keys = next(k for k in unique_keys(session, relation.schema, relation.name) if set(k) == named)
+    keys = next(
+        k for k in unique_keys(session, relation.schema, relation.name) if named.issuperset(k)
+    )
     listed = ", ".join(["%I"] * len(keys))
-    session.run(f"CREATE UNIQUE INDEX ON %I.%I (recipient, {listed})", DECOYS, name, *keys)
+    session.run(f"CREATE UNIQUE INDEX ON %I.%I (balise_recipient, {listed})", DECOYS, name, *keys)
     session.run("ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY", DECOYS, name)
     # row security, not a WHERE in the view: a recipient's own functions are then never given
     # another recipient's decoys, however cheap they claim to be
     session.run(
-        "CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (recipient = SESSION_USER)",
+        "CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (balise_recipient = SESSION_USER)",
         DECOYS,
         name,
     )
@@ -326,9 +370,14 @@ def enrol(
     enrolled already, or (unless ``force``) it can pass by its marked views.
     """
     installed(session)
+    _keep_out_of_logs(session)
     rows = session.fetch(
-        "SELECT rolsuper, rolcanlogin, rolcreaterole, pg_has_role(oid, $2::text, 'MEMBER')"
-        " FROM pg_roles WHERE rolname = $1::text",
+        "SELECT r.rolsuper OR r.rolreplication OR r.rolbypassrls, r.rolcanlogin, r.rolcreaterole,"
+        " EXISTS (SELECT FROM pg_roles AS g WHERE pg_has_role(r.oid, g.oid, 'MEMBER')"
+        " AND (g.rolname = ANY (ARRAY[$2::text, 'pg_read_all_data', 'pg_write_all_data',"
+        " 'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'])"
+        " OR g.rolsuper))"
+        " FROM pg_roles AS r WHERE r.rolname = $1::text",
         role,
         OWNER,
     )
@@ -343,7 +392,7 @@ def enrol(
         # before PostgreSQL 16, who creates roles can join any role
         if superuser or owns or (creates and server_version(session) < 160000):
             raise InvalidRecipient(f"role {role} reads the base relations whatever it is granted")
-        _refuse_writer(session, role)
+        _refuse_way_round(session, role)
     known = session.fetch(
         "SELECT revoked_at FROM balise.recipient WHERE role_name = $1::text", role
     )
@@ -368,20 +417,27 @@ def enrol(
         stored_word(bits, dither(key, epoch)),
     )
     session.run("GRANT EXECUTE ON FUNCTION %I.refuse() TO %I", CATALOG, role)
+    # the counters of its own transaction would tell it which table a row came from
+    [(database,)] = session.fetch("SELECT current_database()::text")
+    session.run("ALTER ROLE %I IN DATABASE %I SET track_counts = off", role, database)
     if session.fetch("SELECT 1 FROM balise.policy WHERE applied_at IS NOT NULL LIMIT 1"):
         _grant(session, applied_policy(session), role, recipient_class)
 
 
-def _refuse_writer(session: Session, role: str) -> None:
+def _refuse_way_round(session: Session, role: str) -> None:
     rows = session.fetch(
-        "SELECT format('%I.%I', r.schema_name, r.relation_name) FROM balise.relation AS r"
-        " WHERE has_table_privilege($1::text, format('%I.%I', r.schema_name, r.relation_name),"
-        " 'INSERT, UPDATE, DELETE, TRUNCATE')",
+        "SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
+        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
+        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))"
+        " FROM balise.relation AS r"
+        " UNION ALL VALUES ('balise.codeword'::regclass), ('balise.relation_secret'::regclass))"
+        " AND (has_any_column_privilege(g.oid, c.oid, 'SELECT, INSERT, UPDATE')"
+        " OR has_table_privilege(g.oid, c.oid, 'DELETE, TRUNCATE'))",
         role,
     )
     if rows:
         raise InvalidRecipient(
-            f"role {role} can write to {rows[0][0]}, so marks could come back into it",
+            f"role {role} can read or write {rows[0][0]} itself, past its marked view",
             hint="revoke that, or enrol with force",
         )
 

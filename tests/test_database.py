@@ -81,7 +81,9 @@ def test_planning_changes_nothing_and_shows_no_secret(
 ) -> None:
     secrets = session.fetch("SELECT seeds, keys FROM balise.relation_secret ORDER BY relation_id")
     statements = planned(session, document)
-    assert any(statement.startswith("CREATE VIEW marked.lab_result") for statement in statements)
+    assert any(
+        statement.startswith("CREATE OR REPLACE VIEW marked.lab_result") for statement in statements
+    )
     assert (
         session.fetch("SELECT seeds, keys FROM balise.relation_secret ORDER BY relation_id")
         == secrets

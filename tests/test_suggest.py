@@ -3,6 +3,7 @@ from __future__ import annotations
 import tomllib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -348,13 +349,12 @@ def test_partitioned_and_odd_names(suggested: Callable[..., str]) -> None:
         schemas=["public", "Odd # schema", "public"],
     )
     policy = load_policy(text)
-    assert [(r.schema, r.name) for r in policy.relations] == [
-        ("public", "same"),
-        ("Odd # schema", 'Tâble "x"'),
-        ("Odd # schema", "same"),
-    ]
+    assert {(r.schema, r.name): r.carriers[0].column for r in policy.relations} == {
+        ("public", "same"): ANY,
+        ("Odd # schema", 'Tâble "x"'): "välue\n[x]",
+        ("Odd # schema", "same"): ANY,
+    }
     assert len({relation.view for relation in policy.relations}) == 3
-    assert policy.relations[1].carriers[0].column == "välue\n[x]"
     assert "#   see?here: yes or no" in text
     tomllib.loads(text)
 

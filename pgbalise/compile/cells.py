@@ -29,6 +29,9 @@ BASE = "t"
 SECRETS = "s"
 """Alias of the one row of secrets inside a marked view."""
 
+HASHES = "h"
+"""Alias of a row's cell hashes inside a marked view."""
+
 
 def column(name: str, table: str) -> exp.Column:
     """Return a quoted reference to a column of an alias."""
@@ -97,18 +100,18 @@ def key_hash(key: Sequence[tuple[str, SqlType]], first: exp.Expr, second: exp.Ex
     return call("hashint8extended", chained, second)
 
 
+def cell_hash(carrier: Carrier, key: Sequence[tuple[str, SqlType]], number: int) -> exp.Expr:
+    """Return a carrier's cell hash; ``number`` says which of the secrets are its own."""
+    seeds = (column(f"{letter}{number}", SECRETS) for letter in "ab")
+    return key_hash(carrier.entity or key, *seeds)
+
+
 def marked_cell(
-    carrier: Carrier,
-    key: Sequence[tuple[str, SqlType]],
-    derivation: Derivation,
-    number: int,
-    server_version: int,
+    carrier: Carrier, derivation: Derivation, number: int, server_version: int
 ) -> exp.Expr:
-    """Return a carrier's marked value; ``number`` says which of the secrets are its own."""
-    hashed = key_hash(
-        carrier.entity or key, column(f"a{number}", SECRETS), column(f"b{number}", SECRETS)
-    )
-    drawn = hashed
+    """Return a carrier's marked value, from its cell hash and the secrets of its ``number``."""
+    hashed = column(f"h{number}", HASHES)
+    drawn: exp.Expr = hashed
     if derivation is Derivation.SHA256:
         message = exp.DPipe(this=column(f"k{number}", SECRETS), expression=call("int8send", hashed))
         digest = call("encode", call("sha256", message), exp.Literal.string("base64"))
@@ -133,9 +136,8 @@ def marked_cell(
     changed = case([(differs, moved)], raw)
     if carrier.density == 1:
         return changed
-    gate = exp.LT(
-        this=hashed.copy(), expression=constant(str(gate_limit(carrier.density)), "bigint")
-    )
+    limit = constant(str(gate_limit(carrier.density)), "bigint")
+    gate = exp.LT(this=hashed.copy(), expression=limit)
     return case([(gate, changed)], raw.copy())
 
 

@@ -3,18 +3,29 @@
 The view reads the relation (and, for secondary use, the recipient's decoys) and joins one row of
 secrets, read with the view owner's rights: the recipient's stored word and the carriers' seeds.
 OFFSET 0 keeps that row one plan node, so that the planner can put it on either side: outside for
-a full scan, inside (materialised) when rows must come in the order of an index. The row's filter
-raises an error for a session user who is not enrolled in the view's class.
+a full scan, inside (materialised) when rows must come in the order of an index. A condition
+without variables, checked before anything is read, raises an error for a session user who is not
+enrolled in the view's class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlglot import exp
 
-from pgbalise.compile.cells import BASE, SECRETS, call, case, column, integer, marked_cell
-from pgbalise.marking.policy import Derivation, RecipientClass, Relation
+from pgbalise.compile.cells import (
+    BASE,
+    HASHES,
+    SECRETS,
+    call,
+    case,
+    cell_hash,
+    column,
+    integer,
+    marked_cell,
+)
+from pgbalise.marking.policy import Carrier, Derivation, RecipientClass, Relation
 
 CATALOG = "balise"
 """The schema of the catalog."""
@@ -52,9 +63,7 @@ def marked_view(
     for name in columns:
         value: exp.Expr = column(name, BASE)
         if name in by_name:
-            value = marked_cell(
-                by_name[name], relation.key, derivation, numbers[name], server_version
-            )
+            value = marked_cell(by_name[name], derivation, numbers[name], server_version)
         outputs.append(exp.alias_(value, exp.to_identifier(name, quoted=True), copy=False))
     used = [numbers[carrier.column] for carrier in carriers]
     source: exp.Expr = table(relation.name, relation.schema, BASE)
@@ -66,12 +75,34 @@ def marked_view(
         source = exp.Union(this=branches[0], expression=branches[1], distinct=False).subquery(BASE)
     secrets = _secrets(used, recipient_class, relation_id, derivation)
     query = exp.select(*outputs, copy=False).from_(source).join(secrets, join_type="cross")
+    if carriers:
+        query = query.join(_hashes(relation, carriers, numbers), on=exp.true(), join_type="left")
+    query = query.where(_enrolled(recipient_class, relation_id))
     return query.sql(dialect="postgres", normalize_functions=False)
 
 
 def decoy_table(relation: Relation) -> str:
     """Return the name of a relation's decoys in schema DECOYS."""
     return relation.view
+
+
+def _hashes(
+    relation: Relation, carriers: Sequence[Carrier], numbers: Mapping[str, int]
+) -> exp.Expr:
+    """Return each carrier's cell hash, computed once for a row however often it is used.
+
+    The planner copies the expressions of a plain subquery to where they are used. Below an outer
+    join it may not (they could be NULL there), and so computes them once, where the row is made;
+    the join itself, with one row that needs no table, it removes.
+    """
+    outputs = []
+    for carrier in carriers:
+        number = numbers[carrier.column]
+        outputs.append(exp.alias_(cell_hash(carrier, relation.key, number), f"h{number}"))
+    return exp.Lateral(
+        this=exp.select(*outputs, copy=False).subquery(copy=False),
+        alias=exp.TableAlias(this=exp.to_identifier(HASHES)),
+    )
 
 
 def _secrets(
@@ -90,24 +121,28 @@ def _secrets(
         outputs.append(element("seeds", 2 * number, f"b{number}"))
         if derivation is Derivation.SHA256:
             outputs.append(element("keys", number, f"k{number}"))
-    mine = exp.and_(
-        exp.EQ(this=column("role_name", "r"), expression=exp.var("SESSION_USER")),
-        exp.EQ(this=column("class", "r"), expression=exp.Literal.string(recipient_class.value)),
-    )
-    enrolled = case(
-        [
-            (
-                exp.Is(this=column("role_name", "r"), expression=exp.null()),
-                exp.Dot(this=exp.to_identifier(CATALOG), expression=call("refuse")),
-            )
-        ],
-        exp.true(),
-    )
+    return _mine(exp.select(*outputs), recipient_class, relation_id).offset(0).subquery(SECRETS)
+
+
+def _mine(query: exp.Select, recipient_class: RecipientClass, relation_id: int) -> exp.Select:
+    """Read the session user's word and the relation's secrets, or no row."""
     return (
-        exp.select(*outputs)
-        .from_(table("relation_secret", CATALOG, "c"))
-        .join(table("codeword", CATALOG, "r"), on=mine, join_type="left")
-        .where(exp.EQ(this=column("relation_id", "c"), expression=integer(relation_id)), enrolled)
-        .offset(0)
-        .subquery(SECRETS)
+        query.from_(table("relation_secret", CATALOG, "c"))
+        .join(table("codeword", CATALOG, "r"), join_type="cross")
+        .where(
+            exp.EQ(this=column("relation_id", "c"), expression=integer(relation_id)),
+            exp.EQ(this=column("role_name", "r"), expression=exp.var("SESSION_USER")),
+            exp.EQ(this=column("class", "r"), expression=exp.Literal.string(recipient_class.value)),
+        )
     )
+
+
+def _enrolled(recipient_class: RecipientClass, relation_id: int) -> exp.Expr:
+    """TRUE or an error.
+
+    Without a variable it is a one-time filter above everything that the view reads, so it comes
+    before any condition of the caller's.
+    """
+    found = exp.Exists(this=_mine(exp.select("1"), recipient_class, relation_id))
+    refuse = exp.Dot(this=exp.to_identifier(CATALOG), expression=call("refuse"))
+    return case([(found, exp.true())], refuse)

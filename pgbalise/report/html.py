@@ -105,7 +105,11 @@ class _Write:
     def odds(self, log: float) -> str:
         """Write 10^log, log >= 0, as the x of "1 in x", rounded down: no chance is understated."""
         whole = round(10.0**log) if log < 9.5 else 0
-        if isclose(whole, 10.0**log, rel_tol=1e-9) and len(str(whole).rstrip("0")) <= 2:
+        if (
+            log < 9.5
+            and isclose(whole, 10.0**log, rel_tol=1e-9)
+            and len(str(whole).rstrip("0")) <= 2
+        ):
             return self.count(whole)
         if log >= 6:
             return "10^{" + str(floor(log + 1e-9)) + "}"

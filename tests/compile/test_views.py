@@ -269,15 +269,6 @@ def test_parallel_workers_read_the_relation_and_give_the_serial_answer(
     assert found == expected
 
 
-def test_workers_mark_what_they_read(world: World) -> None:
-    query = "SELECT count(*), sum(poids) FROM marked.patient"
-    with world.as_role("anna", "max_parallel_workers_per_gather = 2", *PARALLEL[:3]) as parallel:
-        parallel.execute("SET parallel_tuple_cost = 0.1")
-        nodes = plan(parallel, query)
-    partial = [node for node in nodes if node.get("Partial Mode") == "Partial"]
-    assert [node["above"][-1] for node in partial] == ["Gather"]
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -574,6 +565,20 @@ def test_a_policy_with_decoys_survives_a_new_column(empty_db: Connection) -> Non
         with connect_as(empty_db, "small_anna") as connection:
             rows = connection.execute("SELECT DISTINCT devise FROM marked.compte").fetchall()
         assert rows == [("EUR",)]
+
+
+def test_a_key_wider_than_the_primary_key_may_have_decoys(empty_db: Connection) -> None:
+    with small_world(empty_db):
+        document = carriers("solde")
+        empty_db.execute("ALTER TABLE dpi.compte ALTER COLUMN reste SET NOT NULL")
+        document["relation"]["dpi.compte"] |= {
+            "key": {"id": "integer", "reste": "bigint"},
+            "decoys": True,
+        }
+        apply(empty_db, document)
+        with connect_as(empty_db, "small_anna") as connection:
+            rows = connection.execute("SELECT id, solde FROM marked.compte").fetchall()
+        assert changed(rows, 1_000_000) > 100
 
 
 def test_marked_and_stored_rows_agree_outside_marked_cells(world: World, anna: Connection) -> None:

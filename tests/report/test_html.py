@@ -247,6 +247,7 @@ def test_nothing_is_requested_from_elsewhere(case: TraceReport, language: Langua
         [0.0],
         [23.1, -2.0, -2.5],
         [30.0, 20.0, 15.0],
+        [1721.4, 2.0],
         innocents(200),
         innocents(200, at3=300.0, at9=-800.0),
         innocents(10_000, at4444=297.2, at5=13.0),

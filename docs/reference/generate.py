@@ -1,0 +1,223 @@
+"""Write the reference pages that derive from the code: ``python docs/reference/generate.py``.
+
+cli.md comes from the command line itself, sql.md from sql/pgbalise.sql.in, errors.md from
+pgbalise.errors and doctor.md from the docstring of pgbalise.doctor.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+PROJECT = FOLDER.parents[1]
+sys.path.insert(0, str(PROJECT))
+
+import typer.main  # noqa: E402
+
+import pgbalise.cli  # noqa: E402
+import pgbalise.doctor  # noqa: E402
+from pgbalise import errors  # noqa: E402
+
+NOTE = "<!-- Written by docs/reference/generate.py: change the code, then run it again. -->"
+
+_ANSWERS = {
+    "trace": "0 someone is accused, 1 no one is, 2 an error",
+    "doctor": "0 nothing critical, 1 a critical finding, 2 an error",
+}
+_EXIT = "0 done, 2 an error"
+
+_CLI = """\
+An error is one line on standard error. Connections follow libpq: `PG*` variables, service files,
+`.pgpass`, or `--dsn`. No command takes a secret as an argument. `pgbalise --version` prints the
+version; `--help` works after every command."""
+
+_SQL = """\
+The extension owns schema `balise`. Nothing in it is granted to PUBLIC. A superuser uses it; role
+`balise_owner` owns the marked views and may read the secrets that they need; each recipient may
+execute `balise.refuse()` and nothing else in it. `key_file` names a file on the database server's
+machine, of mode 0600, that the server's own user can read."""
+
+_ERRORS = """\
+The command line prints message and hint in one line and exits with status 2. The SQL functions
+give the hint as HINT. When PL/Python cannot import the library, SQLSTATE is 58P01. A marked view
+refuses a session user who is not enrolled with 42501."""
+
+
+def _plain(docstring: str | None) -> str:
+    """Return a docstring without its indentation, literals in Markdown's single backquotes."""
+    return inspect.cleandoc(docstring or "").replace("``", "`")
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield every command that does something, with the words that name it."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        yield from commands(child, (*path, name))
+
+
+def command_line() -> list[tuple[tuple[str, ...], Any]]:
+    """Return all commands of the command line."""
+    return list(commands(typer.main.get_command(pgbalise.cli.app)))
+
+
+def option_names(command: Any) -> set[str]:
+    """Return every way to write an option of a command."""
+    named = [p for p in command.params if p.param_type_name == "option"]
+    return {name for p in named for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+
+
+def _argument(parameter: Any) -> str:
+    name = str(parameter.metavar or parameter.name).upper()
+    text = name + ("..." if parameter.nargs == -1 else "")
+    return text if parameter.required else f"[{text}]"
+
+
+def _value(parameter: Any) -> str:
+    if parameter.is_flag:
+        return ""
+    kind = parameter.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return " " + "\\|".join(str(member.value) for member in kind)
+    return " " + {Path: "FILE", int: "NUMBER", float: "NUMBER"}.get(kind, "TEXT")
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if parameter.required:
+        return "required"
+    if getattr(parameter, "is_flag", False) or value in (None, ""):
+        return ""
+    return f"`{getattr(value, 'value', value)}`"
+
+
+def cli_page() -> str:
+    """Return cli.md."""
+    out = ["# Command line", NOTE, _plain(pgbalise.cli.__doc__).split("\n\n", 1)[1]]
+    out.append(_CLI)
+    for path, command in command_line():
+        name = " ".join(("pgbalise", *path))
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        needed = [f"{p.opts[-1]} {_value(p).strip()}" for p in options if p.required]
+        words = [name, "[OPTIONS]", *needed, *map(_argument, arguments)]
+        out += [
+            f"## {name}",
+            inspect.cleandoc(command.help or ""),
+            f"```text\n{' '.join(words)}\n```",
+        ]
+        described = [f"* `{_argument(p)}`: {p.help}" for p in arguments if p.help]
+        if described:
+            out.append("\n".join(described))
+        rows = ["| option | meaning | default |", "|---|---|---|"]
+        for p in options:
+            names = ", ".join(f"`{n}`" for n in (*p.opts, *p.secondary_opts) if n != "--help")
+            if not names:
+                continue
+            help_text = (p.help or "").strip()
+            if p.envvar:
+                help_text += f" Also from the variable `{p.envvar}`."
+            rows.append(f"| {names}{_value(p)} | {help_text.strip()} | {_default(p)} |")
+        if len(rows) > 2:
+            out.append("\n".join(rows))
+        out.append(f"Exit status: {_ANSWERS.get(path[0], _EXIT)}.")
+    return "\n\n".join(out) + "\n"
+
+
+_TABLE = re.compile(r"^CREATE TABLE (balise\.\w+) \((.*?)^\)[^;\n]*;", re.MULTILINE | re.DOTALL)
+_FUNCTION = re.compile(
+    r"^CREATE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)\s*(?:LANGUAGE|$)\s*(\w+)",
+    re.MULTILINE | re.DOTALL,
+)
+_COMMENT = re.compile(
+    r"^COMMENT ON (?:TABLE|FUNCTION) (balise\.\w+)(?:\([^)]*\))? IS\s+'((?:[^']|'')*)';",
+    re.MULTILINE,
+)
+
+
+def sql_page() -> str:
+    """Return sql.md."""
+    source = (PROJECT / "sql" / "pgbalise.sql.in").read_text("utf-8")
+    comments = {name: text.replace("''", "'") for name, text in _COMMENT.findall(source)}
+    out = [
+        "# SQL",
+        NOTE,
+        _SQL,
+        "## Functions",
+    ]
+    for name, arguments, returns, language in _FUNCTION.findall(source):
+        flat = re.sub(r"\s+", " ", arguments).strip()
+        parts = [part.strip() for part in re.split(r",\s*(?![^()]*\))", flat)] if flat else []
+        body = f"{name}(" + (")" if not parts else "\n    " + ",\n    ".join(parts) + "\n)")
+        out.append(f"### {name}")
+        out.append(f"{comments[name]}. Written in {language}.")
+        out.append(f"```text\n{body} RETURNS {returns.strip()}\n```")
+    out.append("## Tables")
+    for name, body in _TABLE.findall(source):
+        rows = [line.strip().rstrip(",") for line in body.strip().splitlines()]
+        out += [f"### {name}", f"{comments[name]}.", "```text\n" + "\n".join(rows) + "\n```"]
+    return "\n\n".join(out) + "\n"
+
+
+def _tree(kind: type[errors.PgbaliseError]) -> Iterator[type[errors.PgbaliseError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from _tree(child)
+
+
+def errors_page() -> str:
+    """Return errors.md."""
+    tree, rest = _plain(errors.__doc__).split("::\n\n", 1)[1].split("\n\n", 1)
+    out = [
+        "# Errors",
+        NOTE,
+        "Everything pgbalise raises on purpose stands in one tree, in `pgbalise.errors`:",
+        f"```text\n{inspect.cleandoc(tree)}\n```",
+        rest,
+        _ERRORS,
+    ]
+    rows = ["| class | code | meaning |", "|---|---|---|"]
+    for kind in _tree(errors.PgbaliseError):
+        said = inspect.cleandoc(kind.__doc__ or "").splitlines()[0]
+        rows.append(f"| `{kind.__name__}` | `{kind.code}` | {said} |")
+    out.append("\n".join(rows))
+    return "\n\n".join(out) + "\n"
+
+
+def doctor_page() -> str:
+    """Return doctor.md."""
+    said = _plain(pgbalise.doctor.__doc__)
+    intro, body = said.split("\n\n", 1)
+    lines = body.splitlines()
+    rules = [at for at, line in enumerate(lines) if line.startswith("====")]
+    before = "\n".join(lines[: rules[0]]).strip()
+    after = "\n".join(lines[rules[2] + 1 :]).strip()
+    rows = ["| code | severity | what |", "|---|---|---|"]
+    for line in lines[rules[1] + 1 : rules[2]]:
+        code, severity, what = line.split(None, 2)
+        rows.append(f"| {code} | {severity} | {what} |")
+    parts = ["# Findings of the doctor", NOTE, intro, before, "\n".join(rows), after]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def pages() -> dict[str, str]:
+    """Return the generated pages by file name."""
+    return {
+        "cli.md": cli_page(),
+        "sql.md": sql_page(),
+        "errors.md": errors_page(),
+        "doctor.md": doctor_page(),
+    }
+
+
+if __name__ == "__main__":
+    for file, text in pages().items():
+        (FOLDER / file).write_text(text, "utf-8")
