@@ -160,16 +160,22 @@ class _Bench:
                 "psycopg cursor.copy(), blocks counted in Python",
             )
             self._ratio(
-                "rows fetched by psycopg",
+                "rows fetched by psycopg, server-side cursor",
                 lambda name: _fetched(connection, name, self.rows),
-                BAR_FETCHED,
-                f"server-side cursor, fetchmany of {BATCH:,}, all Python objects made",
+                None,
+                f"named cursor, fetchmany of {BATCH:,}, all Python objects made",
             )
             self._ratio(
-                "rows fetched by psycopg, client-side cursor",
+                "rows fetched by psycopg",
                 lambda name: _fetched(connection, name, self.rows, server_side=False),
+                BAR_FETCHED,
+                "its default cursor: execute, then fetchmany, all Python objects made",
+            )
+            self._ratio(
+                "rows streamed by psycopg",
+                lambda name: _streamed(connection, name, self.rows),
                 None,
-                "execute, then fetchmany of the whole result held by the client",
+                "cursor.stream(size=1000): the client makes objects while the server goes on",
             )
             self._lookup(connection, "", MARKED, BAR_LOOKUP)
 
@@ -373,6 +379,17 @@ def _copied_blocks(connection: psycopg.Connection[Any], name: str, rows: int) ->
     seconds = perf_counter() - begin
     if size < 50 * rows:
         raise RuntimeError(f"{size} bytes of {name}")
+    return seconds
+
+
+def _streamed(connection: psycopg.Connection[Any], name: str, rows: int) -> float:
+    begin = perf_counter()
+    with connection.transaction(), connection.cursor() as cursor:
+        stream = cursor.stream(f"SELECT * FROM {name}".encode(), size=1_000)
+        count = sum(1 for _ in stream)
+    seconds = perf_counter() - begin
+    if count != rows:
+        raise RuntimeError(f"{count} rows of {name}")
     return seconds
 
 

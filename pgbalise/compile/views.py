@@ -77,7 +77,7 @@ def marked_view(
     query = exp.select(*outputs, copy=False).from_(source).join(secrets, join_type="cross")
     if carriers:
         query = query.join(_hashes(relation, carriers, numbers), on=exp.true(), join_type="left")
-    query = query.where(_enrolled(recipient_class, relation_id))
+    query = query.where(_enrolled(recipient_class))
     return query.sql(dialect="postgres", normalize_functions=False)
 
 
@@ -121,28 +121,39 @@ def _secrets(
         outputs.append(element("seeds", 2 * number, f"b{number}"))
         if derivation is Derivation.SHA256:
             outputs.append(element("keys", number, f"k{number}"))
-    return _mine(exp.select(*outputs), recipient_class, relation_id).offset(0).subquery(SECRETS)
-
-
-def _mine(query: exp.Select, recipient_class: RecipientClass, relation_id: int) -> exp.Select:
-    """Read the session user's word and the relation's secrets, or no row."""
+    known = case(
+        [
+            (
+                exp.Is(this=column("relation_id", "c"), expression=exp.null()),
+                exp.Dot(this=exp.to_identifier(CATALOG), expression=call("refuse")),
+            )
+        ],
+        exp.true(),
+    )
+    own = exp.EQ(this=column("relation_id", "c"), expression=integer(relation_id))
     return (
-        query.from_(table("relation_secret", CATALOG, "c"))
-        .join(table("codeword", CATALOG, "r"), join_type="cross")
-        .where(
-            exp.EQ(this=column("relation_id", "c"), expression=integer(relation_id)),
-            exp.EQ(this=column("role_name", "r"), expression=exp.var("SESSION_USER")),
-            exp.EQ(this=column("class", "r"), expression=exp.Literal.string(recipient_class.value)),
-        )
+        _word(exp.select(*outputs), recipient_class)
+        .join(table("relation_secret", CATALOG, "c"), on=own, join_type="left")
+        .where(known)
+        .offset(0)
+        .subquery(SECRETS)
     )
 
 
-def _enrolled(recipient_class: RecipientClass, relation_id: int) -> exp.Expr:
+def _word(query: exp.Select, recipient_class: RecipientClass) -> exp.Select:
+    """Read the session user's row of the codewords, or none."""
+    return query.from_(table("codeword", CATALOG, "r")).where(
+        exp.EQ(this=column("role_name", "r"), expression=exp.var("SESSION_USER")),
+        exp.EQ(this=column("class", "r"), expression=exp.Literal.string(recipient_class.value)),
+    )
+
+
+def _enrolled(recipient_class: RecipientClass) -> exp.Expr:
     """TRUE or an error.
 
     Without a variable it is a one-time filter above everything that the view reads, so it comes
     before any condition of the caller's.
     """
-    found = exp.Exists(this=_mine(exp.select("1"), recipient_class, relation_id))
+    found = exp.Exists(this=_word(exp.select("1"), recipient_class))
     refuse = exp.Dot(this=exp.to_identifier(CATALOG), expression=call("refuse"))
     return case([(found, exp.true())], refuse)
