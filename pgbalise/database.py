@@ -474,15 +474,20 @@ def revoke(session: Session, role: str) -> None:
         session.run("REVOKE ALL ON SCHEMA %I FROM %I", schema, role)
 
 
+def check_commitments(key: MasterKey, committed: Sequence[Recipient]) -> None:
+    """Raise InvalidInput unless each codeword is the one committed to when it was enrolled."""
+    for recipient in committed:
+        bits = codeword(key, recipient.role, recipient.epoch, bias(key, recipient.epoch))
+        if commitment(recipient.role, recipient.epoch, bits) != recipient.commitment:
+            raise InvalidInput(
+                f"the codeword of {recipient.role} is not the one committed to at enrolment",
+                hint="another master key, or the catalog was changed since",
+            )
+
+
 def check_master_key(session: Session, key: MasterKey) -> None:
     """Raise InvalidInput when recipients were enrolled under another master key."""
-    rows = session.fetch("SELECT role_name::text, epoch, commitment FROM balise.recipient LIMIT 1")
-    for role, epoch, digest in rows:
-        bits = codeword(key, role, epoch, bias(key, epoch))
-        if commitment(role, epoch, bits) != bytes(digest):
-            raise InvalidInput(
-                "this master key is not the one that the recipients were enrolled under"
-            )
+    check_commitments(key, recipients(session)[:1])
 
 
 _LEAK_KEYS = "balise_leak_key"

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pgbalise import __version__
 from pgbalise.database import (
     applied_policy,
+    check_commitments,
     check_master_key,
     connect,
     recipients,
@@ -69,7 +70,7 @@ def investigate(
         policy = applied_policy(session)
         protected = policy.relation(relation)
         check_master_key(session, key)
-        everyone = [recipient.role for recipient in recipients(session)]
+        everyone = recipients(session)
         found = {column: name for name, column in leak_columns(rows, protected).items()}
         keys = key_text(rows, [found[name] for name, _ in protected.key], protected.key)
         progress("fetching the stored rows")
@@ -78,7 +79,9 @@ def investigate(
         [(database, server)] = session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-    result = trace(rows, stored, policy, protected, key, everyone, alpha=alpha, progress=progress)
+    names = [recipient.role for recipient in everyone]
+    result = trace(rows, stored, policy, protected, key, names, alpha=alpha, progress=progress)
+    check_commitments(key, [r for r in everyone if r.role in result.verdict.accused])
     key_columns = {name for name, _ in protected.key}
     return TraceReport(
         verdict=result.verdict,

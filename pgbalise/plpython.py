@@ -16,6 +16,7 @@ from pgbalise.catalog import columns
 from pgbalise.database import (
     applied_policy,
     apply_policy,
+    check_commitments,
     check_master_key,
     enrol,
     recipients,
@@ -276,8 +277,10 @@ class Functions:
             keys = key_text(leaked, [found[name] for name, _ in protected.key], protected.key)
             stored = stored_rows(self.session, protected, needed_columns(protected), keys)
             self.session.fetch("DROP TABLE pg_temp.balise_leak_key")
-            names = [recipient.role for recipient in recipients(self.session)]
+            everyone = recipients(self.session)
+            names = [recipient.role for recipient in everyone]
             verdict = trace(leaked, stored, policy, protected, key, names, alpha=alpha).verdict
+            check_commitments(key, [r for r in everyone if r.role in verdict.accused])
         return [(v.recipient, v.accused, v.log10_e_value, v.cells) for v in verdict.verdicts]
 
     def _leak(self, oid: int) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -13,11 +14,13 @@ from pgbalise.database import (
     PsycopgSession,
     applied_document,
     apply_policy,
+    check_commitments,
     enrol,
     install,
     planned,
+    recipients,
 )
-from pgbalise.errors import InvalidRecipient
+from pgbalise.errors import InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
 
@@ -123,6 +126,21 @@ def test_a_dump_restored_elsewhere_gives_the_same_marks(
                 restored.rollback()
         finally:
             admin.execute("DROP DATABASE restored")
+
+
+def test_a_codeword_other_than_the_committed_one_is_refused(session: PsycopgSession) -> None:
+    [alice] = recipients(session)
+    check_commitments(KEY, [alice])
+    for wrong in (replace(alice, commitment=bytes(32)), replace(alice, epoch=2)):
+        with pytest.raises(InvalidInput, match="codeword of alice"):
+            check_commitments(KEY, [wrong])
+
+
+def test_a_new_epoch_is_refused_while_recipients_are_under_the_old_one(
+    session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    with session.connection.transaction(), pytest.raises(InvalidPolicy, match="epoch"):
+        apply_policy(session, document | {"epoch": 2}, KEY)
 
 
 def test_dropping_the_extension_leaves_the_hospitals_tables(session: PsycopgSession) -> None:
