@@ -101,7 +101,8 @@ def numbers(draw: st.DrawFn, declared: str) -> tuple[dict[str, Any], st.SearchSt
             st.sampled_from(["9999999.99", "-9999999.99", "NaN"]),
         )
     if declared == "numeric":
-        written = st.builds(lambda v, p: str(round(v, p)), values, st.integers(1, 5))
+        shown = st.sampled_from([places, places, places, 1, 5])
+        written = st.builds(lambda v, p: f"{v:.{p}f}", values, shown)
         return table, st.one_of(written, st.sampled_from(["NaN", "Infinity", "12", "1e30", "-0.5"]))
     if draw(st.booleans()):
         table["continuous"] = True
