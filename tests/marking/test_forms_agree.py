@@ -336,4 +336,4 @@ def test_sql_and_python_mark_random_relations_alike(catalog: psycopg.Connection[
     check_agreement(catalog)
     # every kind of carrier must have been changed often enough for the comparison to mean something
     assert len(changed_cells) == 13, changed_cells
-    assert min(changed_cells.values()) >= 10, changed_cells
+    assert min(changed_cells.values()) >= 20, changed_cells
