@@ -143,8 +143,9 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
     """Put a policy in force: catalog, secrets, decoy tables, marked views, grants.
 
     Must run inside one transaction, so that an interruption leaves nothing half done. Without an
-    ``epoch`` the document goes on with the one in force. Returns the names of the views. Raise InvalidPolicy when it does not fit the database, InvalidInput
-    when the epoch marks with another master key.
+    ``epoch`` the document goes on with the one in force. Returns the names of the views. Raise
+    InvalidPolicy when it does not fit the database, InvalidInput when the epoch marks with another
+    master key.
     """
     return _apply(session, document, key, opening=False)
 
