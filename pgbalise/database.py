@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from pgbalise.catalog import columns, fit, server_version, unique_keys
+from pgbalise.catalog import ColumnInfo, columns, fit, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
@@ -277,15 +277,12 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     # new numbers each time: a transaction whose snapshot is older than this policy finds no
     # secrets under them and is refused, instead of marking with those of another carrier
     session.fetch("DELETE FROM balise.relation")
-    infos = {r.qualified: columns(session, r.schema, r.name) for r in policy.relations}
+    stored = [(r, columns(session, r.schema, r.name)) for r in policy.relations]
     session.append(
         CATALOG,
         "relation",
         ("schema_name", "relation_name", "column_names", "needed_columns"),
-        [
-            (r.schema, r.name, [info.name for info in infos[r.qualified]], list(r.needed))
-            for r in policy.relations
-        ],
+        [(r.schema, r.name, [info.name for info in infos], list(r.needed)) for r, infos in stored],
     )
     numbers = _relation_numbers(session)
     rows = []
@@ -298,7 +295,7 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     for relation in policy.relations:
         if relation.decoys:
             _decoy_table(session, relation)
-    _write_views(session, policy, policy.relations)
+    _write_views(session, policy, stored)
 
 
 def _relation_numbers(session: Session) -> dict[tuple[str, str], int]:
@@ -308,24 +305,24 @@ def _relation_numbers(session: Session) -> dict[tuple[str, str], int]:
     return {(schema, name): number for schema, name, number in rows}
 
 
-def _write_views(session: Session, policy: Policy, relations: Sequence[Relation]) -> None:
+def _write_views(
+    session: Session, policy: Policy, stored: Iterable[tuple[Relation, Sequence[ColumnInfo]]]
+) -> None:
     """Write the marked views of these relations, and remember them as written."""
     numbers = _relation_numbers(session)
     version = server_version(session)
+    shown = _shown(session, policy)
     written: list[tuple[str, str, int]] = []
-    for relation in relations:
+    for relation, infos in stored:
         number = numbers[relation.schema, relation.name]
-        infos = columns(session, relation.schema, relation.name)
         names = [info.name for info in infos]
+        wanted = [(info.name, info.type_text) for info in infos]
         for recipient_class, schema in policy.schemas.items():
             query = marked_view(
                 relation, names, recipient_class, number, policy.derivation, version
             )
-            before = columns(session, schema, relation.view)
-            kept = zip(before, infos, strict=False)
-            if len(before) > len(infos) or any(
-                (old.name, old.type_text) != (new.name, new.type_text) for old, new in kept
-            ):
+            before = shown.get((schema, relation.view), [])
+            if before != wanted[: len(before)]:
                 session.run("DROP VIEW %I.%I", schema, relation.view)
             # replaced where it can be, or a recipient's own view on it would hold up every policy;
             # the whole SELECT comes from the compiler: %s puts it in as it stands
@@ -347,6 +344,21 @@ def _write_views(session: Session, policy: Policy, relations: Sequence[Relation]
     )
 
 
+def _shown(session: Session, policy: Policy) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return the names and types of the columns of everything in the schemas of marked views."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for schema, view, name, type_text in session.fetch(
+        "SELECT n.nspname::text, c.relname::text, a.attname::text,"
+        " format_type(a.atttypid, a.atttypmod) FROM pg_namespace AS n"
+        " JOIN pg_class AS c ON c.relnamespace = n.oid"
+        " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE n.nspname::text = ANY ($1::text[]) ORDER BY c.oid, a.attnum",
+        list(policy.schemas.values()),
+    ):
+        found.setdefault((schema, view), []).append((name, type_text))
+    return found
+
+
 def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     """Write marked views again, as the policy in force has them: no mark changes.
 
@@ -362,7 +374,7 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)
-    _write_views(session, policy, chosen)
+    _write_views(session, policy, [(r, columns(session, r.schema, r.name)) for r in chosen])
     enrolled = [r for r in recipients(session) if r.revoked_at is None]
     _grant(
         session, replace(policy, relations=chosen), [(r.role, r.recipient_class) for r in enrolled]
