@@ -975,7 +975,7 @@ def suggest(session: Session, schemas: Sequence[str]) -> str:
                 title = f"{quote(schema)}.{quote(relation.name)}"
                 without.append(_comment(f"{title}: left alone, {drawn.why}") + "\n")
                 continue
-            view = None if relation.name not in views else f"{schema}_{relation.name}"
+            view = _free_name(schema, relation.name, views)
             text, carries = draft_relation(drawn, view)
             (protect if carries else without).append(text)
             if carries:
@@ -988,6 +988,17 @@ def suggest(session: Session, schemas: Sequence[str]) -> str:
     policy = "\n".join([_PREAMBLE, *protect, *without])
     load_policy(policy)
     return policy
+
+
+def _free_name(schema: str, relation: str, taken: Set[str]) -> str | None:
+    """Name a relation's views where another relation has taken its name; None where none has."""
+    if relation not in taken:
+        return None
+    name, number = f"{schema}_{relation}", 1
+    while name in taken or len(name.encode()) > 63:
+        number += 1
+        name = f"{relation.encode()[:50].decode(errors='ignore')}_{number}"
+    return name
 
 
 _PREAMBLE: Final = """\
