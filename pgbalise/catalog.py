@@ -245,8 +245,9 @@ SELECT c.relkind::text FROM pg_catalog.pg_class AS c
    AND NOT (c.relkind = 'v' AND pg_catalog.pg_get_userbyid(c.relowner) = $3::text)
 """
 
-# Only with the server's own functions: others would be run here with the caller's rights.
-_CHECKS: Final = """
+# Whatever a condition calls is run with the caller's rights, often a superuser's: so only what is
+# the server's own and immutable, which can neither run SQL nor touch a file.
+_CHECKS: Final = r"""
 WITH RECURSIVE made AS (
     SELECT a.attnum, a.attname::text AS name, a.atttypid AS type
       FROM pg_catalog.pg_attribute AS a
@@ -258,7 +259,8 @@ WITH RECURSIVE made AS (
       FROM made AS m JOIN pg_catalog.pg_type AS d ON d.oid = m.type AND d.typtype = 'd'
 ), checks AS (
     SELECT a.attname::text AS name, k.oid, k.conname::text AS title, a.attname::text AS variable,
-           pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition, k.contypid
+           pg_catalog.pg_get_expr(k.conbin, k.conrelid) AS condition, k.conbin::text AS tree,
+           k.contypid
       FROM pg_catalog.pg_constraint AS k
       JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
@@ -266,7 +268,8 @@ WITH RECURSIVE made AS (
      WHERE n.nspname = $1::text AND c.relname = $2::text
        AND k.contype = 'c' AND cardinality(k.conkey) = 1
     UNION ALL
-    SELECT m.name, k.oid, k.conname::text, 'value', pg_catalog.pg_get_expr(k.conbin, 0), k.contypid
+    SELECT m.name, k.oid, k.conname::text, 'value', pg_catalog.pg_get_expr(k.conbin, 0),
+           k.conbin::text, k.contypid
       FROM made AS m JOIN pg_catalog.pg_constraint AS k ON k.contypid = m.type AND k.contype = 'c'
 )
 SELECT k.name, k.title,
@@ -279,6 +282,13 @@ SELECT k.name, k.title,
        SELECT FROM pg_catalog.pg_depend AS d
         WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = k.oid
           AND d.refclassid <> 'pg_catalog.pg_class'::regclass AND d.refobjid <> k.contypid)
+   AND NOT EXISTS (
+       SELECT FROM (SELECT m[1]::oid FROM regexp_matches(k.tree, 'funcid (\d+)', 'g') AS m
+                    UNION
+                    SELECT o.oprcode FROM regexp_matches(k.tree, ':opno (\d+)', 'g') AS m
+                      JOIN pg_catalog.pg_operator AS o ON o.oid = m[1]::oid) AS called(oid)
+         LEFT JOIN pg_catalog.pg_proc AS f USING (oid)
+        WHERE called.oid <> 0 AND (f.provolatile = 'i' AND f.oid < 16384) IS NOT TRUE)
  ORDER BY k.title
 """
 
@@ -428,7 +438,10 @@ def standing(session: Session, info: RelationInfo) -> InvalidPolicy | None:
     """Return why a relation cannot be protected, whatever the policy says of it, or None."""
     where = f"{quote(info.schema)}.{quote(info.name)}"
     if info.schema in _OWN_SCHEMAS or info.schema.startswith("pg_"):
-        return InvalidPolicy(f"{where}: it belongs to PostgreSQL, to pgbalise or to one session")
+        return InvalidPolicy(
+            f"{where}: it belongs to PostgreSQL, to pgbalise or to one session",
+            hint="protect the hospital's own tables",
+        )
     if info.kind == "f":
         return _foreign(where, "it is a foreign table")
     if info.kind not in ("r", "p", "m"):
@@ -611,6 +624,11 @@ def _fit_carrier(relation: Relation, carrier: Carrier, known: Mapping[str, Colum
         )
     if column.foreign:
         raise InvalidPolicy(f"{where}: it is part of a foreign key, which is never marked")
+    if column.unique_with == (column.name,):
+        raise InvalidPolicy(
+            f"{where}: it is unique by itself, and marked rows could come to share it",
+            hint="leave it out",
+        )
     if carrier.kind is Kind.CATEGORICAL:
         _exact(column, where)
     for name, declared in carrier.entity:
