@@ -133,7 +133,12 @@ def marked_cell(
         this=paren(exp.BitwiseAnd(this=drawn.copy(), expression=integer(SIGN_BIT))),
         expression=integer(0),
     )
-    raw = column(carrier.column, BASE)
+    # of a domain a CASE takes neither the modifier nor, where marks are, the type; of another
+    # column the parser drops this cast again
+    raw = cast(
+        column(carrier.column, BASE),
+        carrier.type.unlimited if carrier.type.precision is None else str(carrier.type),
+    )
     differs = exp.NEQ(this=target, expression=_by(carrier, _parity))
     moved = _by(carrier, lambda c, t: _moved(c, t, up))
     if carrier.type.precision is not None:
