@@ -316,8 +316,13 @@ def _write_views(
     for relation, infos in stored:
         number = numbers[relation.schema, relation.name]
         names = [info.name for info in infos]
-        wanted = [(info.name, info.type_text) for info in infos]
         for recipient_class, schema in policy.schemas.items():
+            marked = {carrier.column for carrier in relation.carriers_for(recipient_class)}
+            # a marked value of a domain is given as its base type
+            wanted = [
+                (info.name, info.base_text if info.name in marked else info.type_text)
+                for info in infos
+            ]
             query = marked_view(
                 relation, names, recipient_class, number, policy.derivation, version
             )
@@ -504,11 +509,18 @@ def _hide_counters(session: Session, role: str) -> None:
 
 
 def _refuse_way_round(session: Session, role: str) -> None:
+    # partitions and relatives by inheritance hold the same rows
     rows = session.fetch(
-        "SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
-        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
-        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))"
+        "WITH RECURSIVE base(oid) AS ("
+        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))::oid"
         " FROM balise.relation AS r"
+        "), down(oid) AS (SELECT oid FROM base UNION"
+        " SELECT i.inhrelid FROM down JOIN pg_inherits AS i ON i.inhparent = down.oid"
+        "), up(oid) AS (SELECT oid FROM base UNION"
+        " SELECT i.inhparent FROM up JOIN pg_inherits AS i ON i.inhrelid = up.oid)"
+        " SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
+        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
+        "SELECT oid FROM down UNION SELECT oid FROM up"
         " UNION ALL VALUES ('balise.codeword'::regclass), ('balise.relation_secret'::regclass))"
         " AND (has_any_column_privilege(g.oid, c.oid, 'SELECT, INSERT, UPDATE')"
         " OR has_table_privilege(g.oid, c.oid, 'DELETE, TRUNCATE'))",

@@ -16,11 +16,13 @@ from pytest_postgresql.janitor import DatabaseJanitor
 import pgbalise
 from pgbalise.catalog import fit
 from pgbalise.check import check
-from pgbalise.database import PsycopgSession, apply_policy, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.errors import InvalidPolicy
+from pgbalise.install import install
 from pgbalise.investigate import investigate
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_policy, parse_policy, split_name
+from pgbalise.session import PsycopgSession
 from pgbalise.suggest import suggest
 
 if TYPE_CHECKING:
@@ -131,8 +133,8 @@ def database(cluster: ThrowawayCluster, name: str) -> Iterator[World]:
         install(world.session)
         world.run("CREATE ROLE rel_anna LOGIN", "CREATE ROLE rel_carl LOGIN")
         with dba.transaction():
-            enrol(world.session, "rel_anna", RecipientClass.SECONDARY, KEY, 1)
-            enrol(world.session, "rel_carl", RecipientClass.CARE, KEY, 1)
+            enrol(world.session, ["rel_anna"], RecipientClass.SECONDARY, KEY)
+            enrol(world.session, ["rel_carl"], RecipientClass.CARE, KEY)
         yield world
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         connection.execute("DROP ROLE rel_anna; DROP ROLE rel_carl")
