@@ -34,7 +34,7 @@ STAMP := $(VENV)/.pgbalise-$(PATH_HASH)
 PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-server-dev-$(PG_MAJOR) python3-venv
 ARGS ?=
 
-.PHONY: help setup system-packages test test-slow lint demo bench clean
+.PHONY: help setup system-packages test test-slow installcheck lint demo bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' '$(PROJECT)/Makefile'
@@ -86,6 +86,9 @@ test: setup lint ## set up, lint, and run the tests (without the slow ones)
 
 test-slow: setup ## run the slow tests only
 	@cd '$(PROJECT)' && '$(PY)' -m pytest -m slow $(ARGS)
+
+installcheck: ## the extension's regression test, on the server of PGHOST, as a superuser
+	@$(MAKE) -C '$(PROJECT)/sql' installcheck PG_CONFIG='$(PG_CONFIG)'
 
 lint: setup ## ruff (rules and format) and mypy --strict
 	@cd '$(PROJECT)' && '$(PY)' -m ruff check .
