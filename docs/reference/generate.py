@@ -1,6 +1,6 @@
 """Write the reference pages that derive from the code: ``python docs/reference/generate.py``.
 
-cli.md comes from the command line itself, sql.md from sql/pgbalise.sql.in, errors.md from
+cli.md comes from the command line itself, sql.md from the parts in sql/, errors.md from
 pgbalise.errors and doctor.md from the docstring of pgbalise.doctor.
 """
 
@@ -134,7 +134,7 @@ def cli_page() -> str:
 
 _TABLE = re.compile(r"^CREATE TABLE (balise\.\w+) \((.*?)^\)[^;\n]*;", re.MULTILINE | re.DOTALL)
 _FUNCTION = re.compile(
-    r"^CREATE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)\s*(?:LANGUAGE|$)\s*(\w+)",
+    r"^CREATE OR REPLACE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)\s*(?:LANGUAGE|$)\s*(\w+)",
     re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(
@@ -145,7 +145,8 @@ _COMMENT = re.compile(
 
 def sql_page() -> str:
     """Return sql.md."""
-    source = (PROJECT / "sql" / "pgbalise.sql.in").read_text("utf-8")
+    parts = ("catalog.sql", "routines.sql", "python.sql.in")
+    source = "".join((PROJECT / "sql" / part).read_text("utf-8") for part in parts)
     comments = {name: text.replace("''", "'") for name, text in _COMMENT.findall(source)}
     out = [
         "# SQL",
