@@ -35,7 +35,7 @@ RECIPIENTS = {
     "ward_quimper": RecipientClass.CARE,
 }
 ROWS = 400
-MANY_ROWS = 20_000
+MANY_ROWS = 5_000
 """In the relation that also has decoys: enough that sorting them would cost."""
 
 WANTED = sorted({15} | {int(word) for word in os.environ.get("PGBALISE_MATRIX", "18").split(",")})
