@@ -26,15 +26,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from psycopg.pq import ExecStatus
 
-from pgbalise.database import PsycopgSession, apply_policy, connect, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
+from pgbalise.install import install
 from pgbalise.leak import copied_rows
 from pgbalise.marking.cells import carrier_secret, select
 from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.embedding import alternatives
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, parse_policy
+from pgbalise.session import PsycopgSession, connect
 
 ROWS = 1_000_000
 ROUNDS = 11
@@ -122,8 +124,8 @@ class _Bench:
             self._apply(session, DOCUMENT)
             with session.connection.transaction():
                 # it reads the relation itself too, to be compared with
-                enrol(session, ROLE, RecipientClass.SECONDARY, self.key, 1, force=True)
-                enrol(session, CARE_ROLE, RecipientClass.CARE, self.key, 1, force=True)
+                enrol(session, [ROLE], RecipientClass.SECONDARY, self.key, force=True)
+                enrol(session, [CARE_ROLE], RecipientClass.CARE, self.key, force=True)
             self.raw = self._copied(session.connection, RAW)
             self._default(self._verify(DOCUMENT, ROLE, RecipientClass.SECONDARY))
             self._variants(session)

@@ -25,7 +25,7 @@ import pgbalise
 from pgbalise.leak import copied_rows, read_leak
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
-from pgbalise.trace import needed_columns, trace
+from pgbalise.trace import Marking, trace
 
 ROWS = 2_000_000
 RECIPIENTS = 10_000
@@ -160,12 +160,13 @@ def _trace(folder: Path, recipients: int) -> dict[str, Any]:
     policy = parse_policy(DOCUMENT)
     relation = policy.relations[0]
     stored = copied_rows((folder / "stored.csv").read_bytes(), list(COLUMNS))
-    stored = stored.select(needed_columns(relation))
+    stored = stored.select(list(relation.needed))
     names = [_name(number) for number in range(recipients)]
     begin = perf_counter()
     leak = read_leak(folder / "leak.csv")
     middle = perf_counter()
-    found = trace(leak.rows, stored, policy, relation, _key(), names, alpha=ALPHA, progress=_say)
+    marking = Marking(policy, relation, _key(), stored, names)
+    found = trace(leak.rows, [marking], alpha=ALPHA, progress=_say)
     end = perf_counter()
     verdict = found.verdict
     return {

@@ -16,8 +16,8 @@ from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pgbalise.database import Session
     from pgbalise.marking.policy import Carrier, Policy, Relation
+    from pgbalise.session import Session
 
 
 @dataclass(frozen=True)

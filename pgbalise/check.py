@@ -28,9 +28,9 @@ from pgbalise.marking.types import Kind, decimals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pgbalise.database import Session
     from pgbalise.marking.embedding import Bools, Column, Values
     from pgbalise.marking.policy import Carrier, Policy, Relation, Tolerance
+    from pgbalise.session import Session
 
 
 FEW: Final = 5

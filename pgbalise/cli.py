@@ -35,9 +35,11 @@ app = typer.Typer(
 key_app = typer.Typer(help="The master key.")
 policy_app = typer.Typer(help="Which columns carry marks, and how.")
 recipient_app = typer.Typer(help="Who receives data.")
+epoch_app = typer.Typer(help="Times during which marks stay the same, and the key of each.")
 app.add_typer(key_app, name="key")
 app.add_typer(policy_app, name="policy")
 app.add_typer(recipient_app, name="recipient")
+app.add_typer(epoch_app, name="epoch")
 
 Dsn = Annotated[
     str,
@@ -148,15 +150,24 @@ def _root(
 
 
 @app.command()
-def init(dsn: Dsn = "", as_json: AsJson = False) -> None:
-    """Create the extension in a database."""
-    from pgbalise.database import connect, install
+def init(
+    dsn: Dsn = "",
+    sql_only: Annotated[
+        bool, typer.Option("--sql-only", help="Plain SQL: no superuser, extension or plpython3u.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Create schema balise in a database, or bring it up to date."""
+    from pgbalise.install import install
+    from pgbalise.session import connect
 
     with connect(dsn) as session:
-        found = install(session)
-        [(library,)] = session.fetch("SELECT balise.load_library()")
+        found = install(session, sql_only=sql_only)
+        library = __version__ if sql_only else session.fetch("SELECT balise.load_library()")[0][0]
     if as_json:
-        _print_json({"extension": found, "library": library})
+        _print_json({"catalog": found, "extension": not sql_only, "library": library})
+    elif sql_only:
+        out.print(f"catalog {found} is there, as plain SQL")
     else:
         out.print(
             f"extension pgbalise {found} is there, and PL/Python imports the library {library}"
@@ -164,19 +175,48 @@ def init(dsn: Dsn = "", as_json: AsJson = False) -> None:
 
 
 @app.command()
+def uninstall(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it: the catalog and all decoys are lost.")
+    ] = False,
+    dsn: Dsn = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take pgbalise out of a database; the hospital's own relations stay as they were."""
+    from pgbalise.install import uninstall as take_out
+    from pgbalise.session import connect
+
+    if not yes:
+        raise InvalidInput(
+            "this drops the marked views, the decoys and the catalog, with every commitment",
+            hint="record them in the registry first, then give --yes",
+        )
+    with connect(dsn) as session, session.connection.transaction():
+        take_out(session)
+    if as_json:
+        _print_json({"uninstalled": True})
+    else:
+        out.print("pgbalise is no longer in this database")
+
+
+@app.command()
 def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
     """Say what is installed, protected and enrolled."""
-    from pgbalise.database import applied_policy, connect, installed, recipients
+    from pgbalise.database import applied_policy, epochs, recipients
     from pgbalise.errors import DatabaseProblem
+    from pgbalise.install import found, installed
+    from pgbalise.session import connect
 
     with connect(dsn) as session:
-        answer: dict[str, Any] = {"extension": installed(session), "library": __version__}
+        answer: dict[str, Any] = {"catalog": installed(session), "library": __version__}
+        answer["extension"] = found(session)[1]
         [(answer["database"],)] = session.fetch("SELECT current_database()::text")
         try:
             policy: Policy | None = applied_policy(session)
         except DatabaseProblem:
             policy = None
         everyone = recipients(session)
+        answer["epochs"] = [vars(epoch) for epoch in epochs(session)]
     answer["epoch"] = policy.epoch if policy else None
     schemas = list(policy.schemas.values()) if policy else []
     answer["relations"] = [
@@ -194,9 +234,8 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
     if as_json:
         _print_json(answer)
         return
-    out.print(
-        f"database {answer['database']}: extension {answer['extension']}, epoch {answer['epoch']}"
-    )
+    how = "extension" if answer["extension"] else "plain SQL,"
+    out.print(f"database {answer['database']}: {how} {answer['catalog']}, epoch {answer['epoch']}")
     table = Table("relation", "marked views", "carriers")
     for relation in answer["relations"]:
         table.add_row(
@@ -209,8 +248,8 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
 @app.command()
 def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
     """Say whether an enrolled role can reach a protected relation by any other path."""
-    from pgbalise.database import connect
     from pgbalise.doctor import examine
+    from pgbalise.session import connect
 
     with connect(dsn) as session:
         findings = examine(session)
@@ -244,7 +283,7 @@ def policy_suggest(
     dsn: Dsn = "",
 ) -> None:
     """Propose a policy from the catalog and its statistics."""
-    from pgbalise.database import connect
+    from pgbalise.session import connect
     from pgbalise.suggest import suggest
 
     with connect(dsn) as session:
@@ -260,7 +299,7 @@ def policy_check(
 ) -> None:
     """Report the distortion that a policy would cause."""
     from pgbalise.check import check
-    from pgbalise.database import connect
+    from pgbalise.session import connect
 
     policy = _policy(file)
     with _working(as_json) as say, connect(dsn) as session:
@@ -275,7 +314,8 @@ def policy_check(
 @policy_app.command("plan")
 def policy_plan(file: PolicyFile, dsn: Dsn = "") -> None:
     """Print the SQL that apply would run. Runs it and takes it back."""
-    from pgbalise.database import connect, planned
+    from pgbalise.database import planned
+    from pgbalise.session import connect
 
     document = _document(file)
     with connect(dsn) as session:
@@ -292,19 +332,82 @@ def policy_apply(
     as_json: AsJson = False,
 ) -> None:
     """Write the marked views, in one transaction."""
-    from pgbalise.database import apply_policy, check_master_key, connect, installed
+    from pgbalise.database import apply_policy
+    from pgbalise.session import connect
 
     document = _document(file)
     master = _key(key, key_command)
-    with connect(dsn) as session:
-        installed(session)
-        check_master_key(session, master)
-        with session.connection.transaction():
-            views = apply_policy(session, document, master)
+    with connect(dsn) as session, session.connection.transaction():
+        views = apply_policy(session, document, master)
     if as_json:
         _print_json({"views": views})
     else:
         out.print(f"applied: {', '.join(views)}", soft_wrap=True)
+
+
+@policy_app.command("refresh")
+def policy_refresh(
+    relation: Annotated[
+        str | None, typer.Argument(help="SCHEMA.NAME; all when left out.", show_default=False)
+    ] = None,
+    dsn: Dsn = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the marked views again, after relations changed. Needs no key; marks stay."""
+    from pgbalise.database import refresh_views
+    from pgbalise.session import connect
+
+    with connect(dsn) as session, session.connection.transaction():
+        views = refresh_views(session, relation)
+    if as_json:
+        _print_json({"views": views})
+    else:
+        out.print(f"refreshed: {', '.join(views)}", soft_wrap=True)
+
+
+@epoch_app.command("open")
+def epoch_open(
+    dsn: Dsn = "",
+    key: KeyFile = None,
+    key_command: KeyCommand = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change every mark from now on, under the same master key or a new one.
+
+    Keep the old key: leaks of earlier epochs are traced with it.
+    """
+    from pgbalise.database import open_epoch
+    from pgbalise.session import connect
+
+    master = _key(key, key_command)
+    with connect(dsn) as session, session.connection.transaction():
+        number = open_epoch(session, master)
+    if as_json:
+        _print_json({"epoch": number, "key_fingerprint": master.fingerprint()})
+    else:
+        out.print(f"epoch {number} is in force, under master key {master.fingerprint()}")
+
+
+@epoch_app.command("list")
+def epoch_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
+    """List every epoch, when it was in force and under which master key."""
+    from pgbalise.database import epochs
+    from pgbalise.session import connect
+
+    with connect(dsn) as session:
+        known = epochs(session)
+    if as_json:
+        _print_json([vars(epoch) for epoch in known])
+        return
+    table = Table("epoch", "opened", "closed", "master key")
+    for epoch in known:
+        table.add_row(
+            str(epoch.number),
+            epoch.opened_at[:19],
+            (epoch.closed_at or "")[:19],
+            epoch.key_fingerprint or "unknown",
+        )
+    out.print(table if known else "no policy has been applied")
 
 
 @recipient_app.command("add")
@@ -320,16 +423,12 @@ def recipient_add(
     as_json: AsJson = False,
 ) -> None:
     """Make login roles recipients, all or none."""
-    from pgbalise.database import applied_policy, check_master_key, connect, enrol, installed
+    from pgbalise.database import enrol
+    from pgbalise.session import connect
 
     master = _key(key, key_command)
-    with connect(dsn) as session:
-        installed(session)
-        check_master_key(session, master)
-        epoch = applied_policy(session).epoch
-        with session.connection.transaction():
-            for name in role:
-                enrol(session, name, recipient_class, master, epoch, force=force)
+    with connect(dsn) as session, session.connection.transaction():
+        epoch = enrol(session, role, recipient_class, master, force=force)
     if as_json:
         _print_json({"enrolled": role, "class": recipient_class.value, "epoch": epoch})
     else:
@@ -339,7 +438,8 @@ def recipient_add(
 @recipient_app.command("list")
 def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
     """List every recipient ever enrolled."""
-    from pgbalise.database import connect, recipients
+    from pgbalise.database import recipients
+    from pgbalise.session import connect
 
     with connect(dsn) as session:
         everyone = recipients(session)
@@ -349,8 +449,9 @@ def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
                 {
                     "recipient": recipient.role,
                     "class": recipient.recipient_class.value,
-                    "epoch": recipient.epoch,
-                    "commitment": recipient.commitment.hex(),
+                    "commitments": {
+                        str(epoch): digest.hex() for epoch, digest in recipient.commitments.items()
+                    },
                     "enrolled_at": recipient.enrolled_at,
                     "revoked_at": recipient.revoked_at,
                 }
@@ -358,15 +459,14 @@ def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
             ]
         )
         return
-    table = Table("recipient", "class", "epoch", "enrolled", "revoked", "commitment")
+    table = Table("recipient", "class", "epochs", "enrolled", "revoked")
     for recipient in everyone:
         table.add_row(
             recipient.role,
             recipient.recipient_class.value,
-            str(recipient.epoch),
+            ", ".join(map(str, recipient.commitments)),
             recipient.enrolled_at[:19],
             (recipient.revoked_at or "")[:19],
-            recipient.commitment.hex()[:16],
         )
     out.print(table)
 
@@ -376,7 +476,8 @@ def recipient_revoke(
     role: Annotated[str, typer.Argument(show_default=False)], dsn: Dsn = "", as_json: AsJson = False
 ) -> None:
     """Stop a recipient's access at once; it stays traceable for ever."""
-    from pgbalise.database import connect, revoke
+    from pgbalise.database import revoke
+    from pgbalise.session import connect
 
     with connect(dsn) as session, session.connection.transaction():
         revoke(session, role)
@@ -396,8 +497,8 @@ def extract(
     as_json: AsJson = False,
 ) -> None:
     """Run a query as the role that the connection logs in as, and write what it returns."""
-    from pgbalise.database import connect
     from pgbalise.extract import write_extract
+    from pgbalise.session import connect
 
     with _working(as_json) as say, connect(dsn) as session:
         say("reading")
@@ -420,7 +521,14 @@ def trace(
     report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
     language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
     dsn: Dsn = "",
-    key: KeyFile = None,
+    key: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            envvar="PGBALISE_KEY",
+            help="The master key's file; again for each key that earlier epochs used.",
+        ),
+    ] = None,
     key_command: KeyCommand = None,
     as_json: AsJson = False,
 ) -> None:
@@ -431,16 +539,26 @@ def trace(
 
     if language not in ("en", "fr"):
         raise InvalidInput(f"no report in {language!r}", hint="en or fr")
-    master = _key(key, key_command)
+    keys = [read_key(file) for file in key or []]
+    keys += [key_from_command(key_command)] if key_command is not None else []
+    if not keys:
+        _key(None, None)
     with _working(as_json) as say:
         found = investigate(
-            leak, relation, master, dsn, alpha=alpha, created_at=datetime.now(UTC), progress=say
+            leak, relation, keys, dsn, alpha=alpha, created_at=datetime.now(UTC), progress=say
         )
     if report is not None:
         chosen: Literal["en", "fr"] = "fr" if language == "fr" else "en"
         report.write_text(html(found, language=chosen), "utf-8")
     if as_json:
-        _print_json(found.verdict.as_dict())
+        accused = bool(found.verdict.accused)
+        _print_json(
+            found.verdict.as_dict()
+            | {
+                "epoch": found.epoch_as_dict() if accused else None,
+                "untried_epochs": list(found.untried_epochs),
+            }
+        )
     else:
         out.print(verdict_panel(found))
         if report is not None:

@@ -1,27 +1,23 @@
-"""The hospital's database (DPI): install, apply a policy, enrol recipients, take their extracts.
+"""The hospital's database (DPI): policies, epochs, recipients, stored rows.
 
 Everything here speaks through a ``Session``, which a psycopg connection and PL/Python both give,
-so the command line and the SQL functions run the same code. Identifiers are quoted by the server
-(``format('%I')``), values are parameters.
+so the command line and the SQL functions run the same code.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import psycopg
-from psycopg import RawCursor, sql
 from sqlglot import exp
 
 from pgbalise.catalog import columns, fit, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
+from pgbalise.install import OWNER, installed
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
@@ -30,118 +26,7 @@ from pgbalise.marking.policy import Policy, RecipientClass, Relation, parse_poli
 if TYPE_CHECKING:
     import pyarrow as pa
 
-OWNER = "balise_owner"
-"""The role that owns the marked views."""
-
-
-class Session(Protocol):
-    """What pgbalise needs of a connection: parameters are ``$1``, ``$2``, ..."""
-
-    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows."""
-
-    def run(self, template: str, *names: str) -> None:
-        """Run ``format(template, *names)``, put together by the server."""
-
-    def load(self, table: str, rows: pa.Table) -> None:
-        """Append rows of text to a table made by pgbalise; columns in the table's order."""
-
-    def read(self, query: str, names: Sequence[str]) -> pa.Table:
-        """Return a query's rows as text, under these names."""
-
-
-class PsycopgSession:
-    """A Session over a psycopg connection; its errors become DatabaseProblem."""
-
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
-
-    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
-        """Run a statement and return its rows, none for one that returns no rows."""
-        with problems(), RawCursor(self.connection) as cursor:
-            cursor.execute(sql.encode(), args or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def run(self, template: str, *names: str) -> None:
-        """Run ``format(template, *names)``, put together by the server."""
-        run(self, template, *names)
-
-    def load(self, table: str, rows: pa.Table) -> None:
-        """Append rows of text to a table made by pgbalise; columns in the table's order."""
-        import pyarrow.csv
-
-        body = io.BytesIO()
-        pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
-        statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(table))
-        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.write(body.getbuffer())
-
-    def read(self, query: str, names: Sequence[str]) -> pa.Table:
-        """Return a query's rows as text, under these names."""
-        from pgbalise.leak import copied_rows
-
-        statement = b"COPY (" + query.encode() + b") TO STDOUT (FORMAT csv)"
-        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            return copied_rows(b"".join(copy), list(names))
-
-
-def run(session: Session, template: str, *names: str) -> None:
-    """Have the server put a statement together with format(), and run it."""
-    [(statement,)] = session.fetch(
-        "SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names)
-    )
-    session.fetch(statement)
-
-
-@contextmanager
-def problems() -> Iterator[None]:
-    """Turn a psycopg error into a DatabaseProblem of one line."""
-    try:
-        yield
-    except psycopg.Error as problem:
-        diag = problem.diag
-        text = diag.message_primary or str(problem).strip().splitlines()[0]
-        raise DatabaseProblem(f"the database says: {text}", hint=diag.message_hint) from None
-
-
-@contextmanager
-def connect(dsn: str) -> Iterator[PsycopgSession]:
-    """Open a connection that prints every value the same way, whatever the server's settings.
-
-    ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files.
-    """
-    with problems():
-        connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
-    with connection:
-        session = PsycopgSession(connection)
-        for setting, value in (
-            ("search_path", "pg_catalog"),
-            ("datestyle", "ISO, YMD"),
-            ("timezone", "UTC"),
-            ("extra_float_digits", "1"),
-            ("intervalstyle", "postgres"),
-        ):
-            session.fetch("SELECT set_config($1::text, $2::text, false)", setting, value)
-        yield session
-
-
-def install(session: Session) -> str:
-    """Create the extension if it is not there; return its version."""
-    if not session.fetch("SELECT 1 FROM pg_available_extensions WHERE name = 'pgbalise'"):
-        raise DatabaseProblem(
-            "this server has no pgbalise extension",
-            hint="run make -C sql install on its machine first",
-        )
-    session.fetch("CREATE EXTENSION IF NOT EXISTS pgbalise CASCADE")
-    return installed(session)
-
-
-def installed(session: Session) -> str:
-    """Return the extension's version; raise DatabaseProblem when the database lacks it."""
-    rows = session.fetch("SELECT extversion::text FROM pg_extension WHERE extname = 'pgbalise'")
-    if not rows:
-        raise DatabaseProblem("this database has no pgbalise extension", hint="run pgbalise init")
-    return str(rows[0][0])
+    from pgbalise.session import PsycopgSession, Session
 
 
 @dataclass(frozen=True)
@@ -150,36 +35,67 @@ class Recipient:
 
     role: str
     recipient_class: RecipientClass
-    epoch: int
-    commitment: bytes
     enrolled_at: str
     revoked_at: str | None
+    commitments: Mapping[int, bytes]
+    """The commitment to its codeword in each epoch that it was enrolled in."""
 
 
 def recipients(session: Session) -> list[Recipient]:
     """Return every recipient ever enrolled, in the order of their names."""
     installed(session)
+    commitments: dict[str, dict[int, bytes]] = {}
+    for role, epoch, digest in session.fetch(
+        "SELECT role_name::text, epoch, commitment FROM balise.commitment ORDER BY epoch"
+    ):
+        commitments.setdefault(role, {})[epoch] = bytes(digest)
     rows = session.fetch(
-        "SELECT role_name::text, class, epoch, commitment, enrolled_at::text, revoked_at::text"
+        "SELECT role_name::text, class, enrolled_at::text, revoked_at::text"
         " FROM balise.recipient ORDER BY role_name"
     )
     return [
-        Recipient(role, RecipientClass(cls), epoch, bytes(digest), enrolled, revoked)
-        for role, cls, epoch, digest, enrolled, revoked in rows
+        Recipient(role, RecipientClass(cls), enrolled, revoked, commitments.get(role, {}))
+        for role, cls, enrolled, revoked in rows
     ]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A time during which marks stayed the same. Times are ISO 8601."""
+
+    number: int
+    key_fingerprint: str | None
+    """Of the master key it marks with; None if 0.1.0 opened it and no key was used since."""
+    opened_at: str
+    closed_at: str | None
+    """When the next one was opened; None for the epoch in force."""
+
+
+def epochs(session: Session) -> list[Epoch]:
+    """Return every epoch opened, the one in force last."""
+    installed(session)
+    rows = session.fetch(
+        "SELECT epoch, key_fingerprint, opened_at::text,"
+        " (lead(opened_at) OVER (ORDER BY epoch))::text FROM balise.epoch ORDER BY epoch"
+    )
+    return [Epoch(*row) for row in rows]
 
 
 def applied_document(session: Session) -> Mapping[str, Any]:
     """Return the document of the policy in force."""
+    documents = applied_documents(session)
+    if not documents:
+        raise DatabaseProblem("no policy has been applied", hint="run pgbalise policy apply")
+    return documents[-1]
+
+
+def applied_documents(session: Session) -> list[Mapping[str, Any]]:
+    """Return the document of every policy ever applied, the one in force last."""
     installed(session)
     rows = session.fetch(
-        "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL"
-        " ORDER BY version DESC LIMIT 1"
+        "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL ORDER BY version"
     )
-    if not rows:
-        raise DatabaseProblem("no policy has been applied", hint="run pgbalise policy apply")
-    document: Mapping[str, Any] = json.loads(rows[0][0])
-    return document
+    return [json.loads(document) for (document,) in rows]
 
 
 def applied_policy(session: Session) -> Policy:
@@ -187,61 +103,141 @@ def applied_policy(session: Session) -> Policy:
     return parse_policy(applied_document(session))
 
 
+def check_master_key(session: Session, key: MasterKey) -> None:
+    """Raise InvalidInput when the epoch in force marks with another master key."""
+    known = epochs(session)
+    if known and not epoch_uses(session, known[-1], key):
+        raise InvalidInput(
+            f"epoch {known[-1].number} marks with another master key"
+            + (f", {known[-1].key_fingerprint}" if known[-1].key_fingerprint else ""),
+            hint="to change keys, open a new epoch: pgbalise epoch open --key FILE",
+        )
+
+
+def epoch_uses(session: Session, epoch: Epoch, key: MasterKey) -> bool:
+    """Whether an epoch marks with this master key."""
+    if epoch.key_fingerprint is not None:
+        return key.fingerprint() == epoch.key_fingerprint
+    rows = session.fetch(
+        "SELECT role_name::text, commitment FROM balise.commitment WHERE epoch = $1::int LIMIT 1",
+        epoch.number,
+    )
+    return all(_committed(key, role, epoch.number) == bytes(digest) for role, digest in rows)
+
+
+def _committed(key: MasterKey, role: str, epoch: int) -> bytes:
+    return commitment(role, epoch, codeword(key, role, epoch, bias(key, epoch)))
+
+
+def check_commitments(key: MasterKey, epoch: int, committed: Iterable[Recipient]) -> None:
+    """Raise InvalidInput unless each codeword is the one committed to when it was made."""
+    for recipient in committed:
+        if _committed(key, recipient.role, epoch) != recipient.commitments.get(epoch):
+            raise InvalidInput(
+                f"the codeword of {recipient.role} is not the one committed to in epoch {epoch}",
+                hint="the catalog was changed since",
+            )
+
+
 def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) -> list[str]:
     """Put a policy in force: catalog, secrets, decoy tables, marked views, grants.
 
-    Must run inside one transaction, so that an interruption leaves nothing half done. Returns
-    the names of the views. Raise InvalidPolicy when it does not fit the database.
+    Must run inside one transaction, so that an interruption leaves nothing half done. Without an
+    ``epoch`` the document goes on with the one in force. Returns the names of the views. Raise InvalidPolicy when it does not fit the database, InvalidInput
+    when the epoch marks with another master key.
     """
+    return _apply(session, document, key, opening=False)
+
+
+def open_epoch(session: Session, key: MasterKey) -> int:
+    """Open a new epoch: from now on every mark is another, under this master key.
+
+    Must run inside one transaction. Every recipient gets a new codeword; who was revoked before
+    has none in it. Leaks of earlier epochs stay traceable with the key of their own epoch.
+    """
+    document = applied_document(session)
+    number = epochs(session)[-1].number + 1
+    _apply(session, {**document, "epoch": number}, key, opening=True)
+    return number
+
+
+def _apply(
+    session: Session, document: Mapping[str, Any], key: MasterKey | None, *, opening: bool
+) -> list[str]:
+    """Apply a policy; without a key, to see what would be run: its secrets are then worthless."""
     installed(session)
     # one apply at a time: two would write over each other's views
     session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
     session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
     session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
-    _keep_out_of_logs(session)
+    known = epochs(session)
+    current = known[-1].number if known else 1
+    document = {"epoch": current, **document}
     policy = parse_policy(document)
     fit(session, policy)
-    if any(r.epoch != policy.epoch for r in recipients(session) if r.revoked_at is None):
-        raise InvalidPolicy(
-            f"epoch: recipients are enrolled under another epoch than {policy.epoch}",
-            hint="keep the epoch: a new one would leave their copies untraceable",
-        )
-    previous = session.fetch(
-        "SELECT document::text FROM balise.policy WHERE applied_at IS NOT NULL"
-        " ORDER BY version DESC LIMIT 1"
-    )
-    kept = {(relation.schema, relation.name) for relation in policy.relations}
-    if previous:
-        _withdraw(session, parse_policy(json.loads(previous[0][0])), policy, kept)
+    if known and not opening:
+        if policy.epoch != current:
+            raise InvalidPolicy(
+                f"epoch: {current} is in force, not {policy.epoch}",
+                hint="leave epoch out of the policy; pgbalise epoch open opens a new one",
+            )
+        if key is not None:
+            check_master_key(session, key)
+    documents = applied_documents(session)
+    if documents:
+        _withdraw(session, parse_policy(documents[-1]), policy)
     for schema in policy.schemas.values():
-        if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", schema):
-            session.run("CREATE SCHEMA %I", schema)
-        session.run("GRANT USAGE, CREATE ON SCHEMA %I TO %I", schema, OWNER)
-    names = [
-        name for relation in policy.relations for name in _protect(session, policy, relation, key)
-    ]
+        _view_schema(session, schema)
+    key = key or MasterKey(bytes(32))
+    session.fetch(
+        "INSERT INTO balise.epoch (epoch, key_fingerprint) VALUES ($1::int, $2::text)"
+        " ON CONFLICT (epoch) DO UPDATE SET key_fingerprint = excluded.key_fingerprint",
+        policy.epoch,
+        key.fingerprint(),
+    )
+    _protect(session, policy, key)
     session.fetch("DELETE FROM balise.policy WHERE applied_at IS NULL")
     session.fetch(
         "INSERT INTO balise.policy (document, applied_at) VALUES ($1::jsonb, now())",
         json.dumps(document, default=str),
     )
-    for recipient in recipients(session):
-        if recipient.revoked_at is None:
-            _grant(session, policy, recipient.role, recipient.recipient_class)
-    return names
-
-
-def _keep_out_of_logs(session: Session) -> None:
-    """Parameters carry secrets, and log_statement would write them down."""
+    enrolled = [r for r in recipients(session) if r.revoked_at is None]
+    renewed = [(r.role, r.recipient_class) for r in enrolled if policy.epoch not in r.commitments]
     session.fetch(
-        "SELECT set_config(name, '0', true) FROM pg_settings"
-        " WHERE current_setting('is_superuser')::bool"
-        " AND name IN ('log_parameter_max_length', 'log_parameter_max_length_on_error')"
+        "DELETE FROM balise.codeword WHERE role_name::text = ANY ($1::text[])",
+        [role for role, _ in renewed],
+    )
+    _give_words(session, renewed, key, policy.epoch)
+    _grant(session, policy, [(r.role, r.recipient_class) for r in enrolled])
+    return [f"{schema}.{r.view}" for r in policy.relations for schema in policy.schemas.values()]
+
+
+def _give_words(
+    session: Session, roles: Sequence[tuple[str, RecipientClass]], key: MasterKey, epoch: int
+) -> None:
+    """Store the codeword of each recipient in an epoch, and the commitment to it."""
+    if not roles:
+        return
+    thresholds, dithers = bias(key, epoch), dither(key, epoch)
+    digests: list[bytes] = []
+
+    def words() -> Iterable[Sequence[object]]:
+        for role, recipient_class in roles:
+            bits = codeword(key, role, epoch, thresholds)
+            digests.append(commitment(role, epoch, bits))
+            yield role, recipient_class.value, stored_word(bits, dithers)
+
+    session.append(CATALOG, "codeword", ("role_name", "class", "word"), words())
+    session.append(
+        CATALOG,
+        "commitment",
+        ("role_name", "epoch", "commitment"),
+        [(role, epoch, digest) for (role, _), digest in zip(roles, digests, strict=True)],
     )
 
 
-def _withdraw(session: Session, before: Policy, after: Policy, kept: set[tuple[str, str]]) -> None:
-    """Drop the views and secrets of relations that the new policy no longer names."""
+def _withdraw(session: Session, before: Policy, after: Policy) -> None:
+    """Drop the views of relations that the new policy no longer names."""
     stay = {
         (schema, relation.view) for relation in after.relations for schema in after.schemas.values()
     }
@@ -249,61 +245,128 @@ def _withdraw(session: Session, before: Policy, after: Policy, kept: set[tuple[s
         for schema in before.schemas.values():
             if (schema, relation.view) not in stay:
                 session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
-        if (relation.schema, relation.name) not in kept:
-            session.fetch(
-                "DELETE FROM balise.relation"
-                " WHERE schema_name = $1::text AND relation_name = $2::text",
-                relation.schema,
-                relation.name,
-            )
 
 
-def _protect(session: Session, policy: Policy, relation: Relation, key: MasterKey) -> list[str]:
-    session.run("GRANT USAGE ON SCHEMA %I TO %I", relation.schema, OWNER)
-    session.run("GRANT SELECT ON %I.%I TO %I", relation.schema, relation.name, OWNER)
-    # a new number each time: a transaction whose snapshot is older than this policy finds no
-    # secrets under it and is refused, instead of marking with those of another carrier
-    session.fetch(
-        "DELETE FROM balise.relation WHERE schema_name = $1::text AND relation_name = $2::text",
-        relation.schema,
-        relation.name,
+def _view_schema(session: Session, schema: str) -> None:
+    rows = session.fetch(
+        "SELECT n.nspowner = c.nspowner OR o.rolsuper OR o.rolname = $2::text"
+        " FROM pg_namespace AS n JOIN pg_roles AS o ON o.oid = n.nspowner, pg_namespace AS c"
+        " WHERE n.nspname = $1::text AND c.nspname = $3::text",
+        schema,
+        OWNER,
+        CATALOG,
     )
-    [(relation_id,)] = session.fetch(
-        "INSERT INTO balise.relation (schema_name, relation_name) VALUES ($1::text, $2::text)"
-        " RETURNING relation_id",
-        relation.schema,
-        relation.name,
-    )
-    secrets = [carrier_secret(key, policy, relation, carrier) for carrier in relation.carriers]
-    session.fetch(
-        "INSERT INTO balise.relation_secret (relation_id, seeds, keys)"
-        " VALUES ($1::int, $2::bigint[], $3::bytea[])",
-        relation_id,
-        [seed for secret in secrets for seed in (secret.first, secret.second)],
-        [secret.key for secret in secrets],
-    )
-    infos = columns(session, relation.schema, relation.name)
-    names = [info.name for info in infos]
-    if relation.decoys:
-        _decoy_table(session, relation)
-    version = server_version(session)
-    views = []
-    for recipient_class, schema in policy.schemas.items():
-        query = marked_view(
-            relation, names, recipient_class, relation_id, policy.derivation, version
+    if not rows:
+        session.run("CREATE SCHEMA %I", schema)
+    elif not rows[0][0]:
+        # its owner could put views of its own in place of the marked ones
+        raise DatabaseProblem(
+            f"schema {schema} belongs to somebody else",
+            hint="ALTER SCHEMA ... OWNER TO CURRENT_USER, or name another one under views",
         )
-        # the whole SELECT comes from the compiler; %s puts it in as it stands
-        before = columns(session, schema, relation.view)
-        kept = zip(before, infos, strict=False)
-        if len(before) > len(infos) or any(
-            (old.name, old.type_text) != (new.name, new.type_text) for old, new in kept
-        ):
-            session.run("DROP VIEW %I.%I", schema, relation.view)
-        # replaced where it can be, or a recipient's own view on it would hold up every policy
-        session.run("CREATE OR REPLACE VIEW %I.%I AS %s", schema, relation.view, query)
-        session.run("ALTER VIEW %I.%I OWNER TO %I", schema, relation.view, OWNER)
-        views.append(f"{schema}.{relation.view}")
-    return views
+    session.run("GRANT USAGE, CREATE ON SCHEMA %I TO %I", schema, OWNER)
+
+
+def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
+    for schema in sorted({relation.schema for relation in policy.relations}):
+        session.run("GRANT USAGE ON SCHEMA %I TO %I", schema, OWNER)
+    names = [part for r in policy.relations for part in (r.schema, r.name)]
+    listed = ", ".join(["%I.%I"] * len(policy.relations))
+    session.run(f"GRANT SELECT ON {listed} TO %I", *names, OWNER)
+    # new numbers each time: a transaction whose snapshot is older than this policy finds no
+    # secrets under them and is refused, instead of marking with those of another carrier
+    session.fetch("DELETE FROM balise.relation")
+    infos = {r.qualified: columns(session, r.schema, r.name) for r in policy.relations}
+    session.append(
+        CATALOG,
+        "relation",
+        ("schema_name", "relation_name", "column_names", "needed_columns"),
+        [
+            (r.schema, r.name, [info.name for info in infos[r.qualified]], list(r.needed))
+            for r in policy.relations
+        ],
+    )
+    numbers = _relation_numbers(session)
+    rows = []
+    for relation in policy.relations:
+        secrets = [carrier_secret(key, policy, relation, carrier) for carrier in relation.carriers]
+        seeds = [seed for secret in secrets for seed in (secret.first, secret.second)]
+        number = numbers[relation.schema, relation.name]
+        rows.append((number, seeds, [secret.key for secret in secrets]))
+    session.append(CATALOG, "relation_secret", ("relation_id", "seeds", "keys"), rows)
+    for relation in policy.relations:
+        if relation.decoys:
+            _decoy_table(session, relation)
+    _write_views(session, policy, policy.relations)
+
+
+def _relation_numbers(session: Session) -> dict[tuple[str, str], int]:
+    rows = session.fetch(
+        "SELECT schema_name::text, relation_name::text, relation_id FROM balise.relation"
+    )
+    return {(schema, name): number for schema, name, number in rows}
+
+
+def _write_views(session: Session, policy: Policy, relations: Sequence[Relation]) -> None:
+    """Write the marked views of these relations, and remember them as written."""
+    numbers = _relation_numbers(session)
+    version = server_version(session)
+    written: list[tuple[str, str, int]] = []
+    for relation in relations:
+        number = numbers[relation.schema, relation.name]
+        infos = columns(session, relation.schema, relation.name)
+        names = [info.name for info in infos]
+        for recipient_class, schema in policy.schemas.items():
+            query = marked_view(
+                relation, names, recipient_class, number, policy.derivation, version
+            )
+            before = columns(session, schema, relation.view)
+            kept = zip(before, infos, strict=False)
+            if len(before) > len(infos) or any(
+                (old.name, old.type_text) != (new.name, new.type_text) for old, new in kept
+            ):
+                session.run("DROP VIEW %I.%I", schema, relation.view)
+            # replaced where it can be, or a recipient's own view on it would hold up every policy;
+            # the whole SELECT comes from the compiler: %s puts it in as it stands
+            session.run("CREATE OR REPLACE VIEW %I.%I AS %s", schema, relation.view, query)
+            session.run("ALTER VIEW %I.%I OWNER TO %I", schema, relation.view, OWNER)
+            written.append((schema, relation.view, number))
+    session.fetch(
+        "DELETE FROM balise.marked_view WHERE relation_id = ANY ($1::int[])",
+        [number for _, _, number in written],
+    )
+    session.fetch(
+        "INSERT INTO balise.marked_view (schema_name, view_name, relation_id, definition_hash)"
+        " SELECT w.schema_name, w.view_name, w.relation_id,"
+        " sha256(convert_to(pg_get_viewdef(c.oid), 'UTF8'))"
+        " FROM unnest($1::text[], $2::text[], $3::int[]) AS w(schema_name, view_name, relation_id)"
+        " JOIN pg_namespace AS n ON n.nspname = w.schema_name"
+        " JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.view_name",
+        *(list(column) for column in zip(*written, strict=True)),
+    )
+
+
+def refresh_views(session: Session, relation: str | None = None) -> list[str]:
+    """Write marked views again, as the policy in force has them: no mark changes.
+
+    After a relation got new columns, or a view was dropped or altered. ``relation`` is one of the
+    policy's (``schema.name``); None means all. Needs no master key. Must run inside one
+    transaction. Returns the names of the views.
+    """
+    policy = applied_policy(session)
+    chosen = policy.relations if relation is None else (policy.relation(relation),)
+    session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
+    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
+    for one in chosen:
+        if one.decoys:
+            _decoy_table(session, one)
+    _write_views(session, policy, chosen)
+    enrolled = [r for r in recipients(session) if r.revoked_at is None]
+    _grant(
+        session, replace(policy, relations=chosen), [(r.role, r.recipient_class) for r in enrolled]
+    )
+    return [f"{schema}.{r.view}" for r in chosen for schema in policy.schemas.values()]
 
 
 def _decoy_table(session: Session, relation: Relation) -> None:
@@ -357,20 +420,36 @@ def _decoy_table(session: Session, relation: Relation) -> None:
 
 def enrol(
     session: Session,
-    role: str,
+    roles: Sequence[str],
     recipient_class: RecipientClass,
     key: MasterKey,
-    epoch: int,
     *,
     force: bool = False,
-) -> None:
-    """Make a login role a recipient: store its word and commitment, grant it its marked views.
+) -> int:
+    """Make login roles recipients: store their words and commitments, grant them marked views.
 
-    Must run inside one transaction. Raise InvalidRecipient when there is no such role, it is
-    enrolled already, or (unless ``force``) it can pass by its marked views.
+    Must run inside one transaction. Returns the epoch they are enrolled in, which is the one in
+    force. Raise InvalidRecipient when there is no such role, it is enrolled already, or (unless
+    ``force``) it can pass by its marked views.
     """
-    installed(session)
-    _keep_out_of_logs(session)
+    policy = applied_policy(session)
+    check_master_key(session, key)
+    for role in roles:
+        _check_enrollable(session, role, force=force)
+        session.fetch(
+            "INSERT INTO balise.recipient (role_name, class) VALUES ($1::text, $2::text)",
+            role,
+            recipient_class.value,
+        )
+        session.run("GRANT EXECUTE ON FUNCTION %I.refuse() TO %I", CATALOG, role)
+        _hide_counters(session, role)
+    enrolled = [(role, recipient_class) for role in roles]
+    _give_words(session, enrolled, key, policy.epoch)
+    _grant(session, policy, enrolled)
+    return policy.epoch
+
+
+def _check_enrollable(session: Session, role: str, *, force: bool) -> None:
     rows = session.fetch(
         "SELECT r.rolsuper OR r.rolreplication OR r.rolbypassrls, r.rolcanlogin, r.rolcreaterole,"
         " EXISTS (SELECT FROM pg_roles AS g WHERE pg_has_role(r.oid, g.oid, 'MEMBER')"
@@ -399,29 +478,16 @@ def enrol(
     if known:
         state = "enrolled already" if known[0][0] is None else "revoked, and stays so"
         raise InvalidRecipient(f"role {role} is {state}")
-    thresholds = bias(key, epoch)
-    bits = codeword(key, role, epoch, thresholds)
-    session.fetch(
-        "INSERT INTO balise.recipient (role_name, class, epoch, commitment)"
-        " VALUES ($1::text, $2::text, $3::int, $4::bytea)",
-        role,
-        recipient_class.value,
-        epoch,
-        commitment(role, epoch, bits),
-    )
-    session.fetch(
-        "INSERT INTO balise.codeword (role_name, class, word)"
-        " VALUES ($1::text, $2::text, $3::bytea)",
-        role,
-        recipient_class.value,
-        stored_word(bits, dither(key, epoch)),
-    )
-    session.run("GRANT EXECUTE ON FUNCTION %I.refuse() TO %I", CATALOG, role)
-    # the counters of its own transaction would tell it which table a row came from
-    [(database,)] = session.fetch("SELECT current_database()::text")
-    session.run("ALTER ROLE %I IN DATABASE %I SET track_counts = off", role, database)
-    if session.fetch("SELECT 1 FROM balise.policy WHERE applied_at IS NOT NULL LIMIT 1"):
-        _grant(session, applied_policy(session), role, recipient_class)
+
+
+def _hide_counters(session: Session, role: str) -> None:
+    """The counters of its own transaction would tell a role which table a row came from.
+
+    The setting is a superuser's; where there is none, doctor says what that leaves open.
+    """
+    if session.fetch("SELECT 1 WHERE current_setting('is_superuser')::bool"):
+        [(database,)] = session.fetch("SELECT current_database()::text")
+        session.run("ALTER ROLE %I IN DATABASE %I SET track_counts = off", role, database)
 
 
 def _refuse_way_round(session: Session, role: str) -> None:
@@ -442,11 +508,18 @@ def _refuse_way_round(session: Session, role: str) -> None:
         )
 
 
-def _grant(session: Session, policy: Policy, role: str, recipient_class: RecipientClass) -> None:
-    schema = policy.schemas[recipient_class]
-    session.run("GRANT USAGE ON SCHEMA %I TO %I", schema, role)
-    for relation in policy.relations:
-        session.run("GRANT SELECT ON %I.%I TO %I", schema, relation.view, role)
+def _grant(
+    session: Session, policy: Policy, enrolled: Sequence[tuple[str, RecipientClass]]
+) -> None:
+    for recipient_class, schema in policy.schemas.items():
+        roles = [role for role, theirs in enrolled if theirs is recipient_class]
+        if not roles:
+            continue
+        grantees = ", ".join(["%I"] * len(roles))
+        session.run(f"GRANT USAGE ON SCHEMA %I TO {grantees}", schema, *roles)
+        views = [part for relation in policy.relations for part in (schema, relation.view)]
+        listed = ", ".join(["%I.%I"] * len(policy.relations))
+        session.run(f"GRANT SELECT ON {listed} TO {grantees}", *views, *roles)
 
 
 def revoke(session: Session, role: str) -> None:
@@ -474,22 +547,6 @@ def revoke(session: Session, role: str) -> None:
         session.run("REVOKE ALL ON SCHEMA %I FROM %I", schema, role)
 
 
-def check_commitments(key: MasterKey, committed: Sequence[Recipient]) -> None:
-    """Raise InvalidInput unless each codeword is the one committed to when it was enrolled."""
-    for recipient in committed:
-        bits = codeword(key, recipient.role, recipient.epoch, bias(key, recipient.epoch))
-        if commitment(recipient.role, recipient.epoch, bits) != recipient.commitment:
-            raise InvalidInput(
-                f"the codeword of {recipient.role} is not the one committed to at enrolment",
-                hint="another master key, or the catalog was changed since",
-            )
-
-
-def check_master_key(session: Session, key: MasterKey) -> None:
-    """Raise InvalidInput when recipients were enrolled under another master key."""
-    check_commitments(key, recipients(session)[:1])
-
-
 _LEAK_KEYS = "balise_leak_key"
 
 
@@ -498,8 +555,8 @@ def stored_rows(
 ) -> pa.Table:
     """Return the stored rows with these keys (columns of text, as in the policy), as text.
 
-    ``names`` are the columns to read. Needs SELECT on the relation and TEMPORARY on the database;
-    must run inside a transaction, at whose end the temporary table is gone.
+    ``names`` are the columns to read; those that the relation no longer has are left out. Needs
+    SELECT on the relation and TEMPORARY on the database; must run inside a transaction.
     """
     key = relation.key
     columns_made = ", ".join(["%I %s"] * len(key))
@@ -511,12 +568,16 @@ def stored_rows(
         table(_LEAK_KEYS, "pg_temp", "k")
     )
     mine = exp.Tuple(expressions=[column(name, "t") for name, _ in key])
+    there = {info.name for info in columns(session, relation.schema, relation.name)}
+    names = [name for name in names if name in there]
     query = (
         exp.select(*(cast(column(name, "t"), "text") for name in names))
         .from_(table(relation.name, relation.schema, "t"))
         .where(exp.In(this=mine, query=wanted.subquery()))
     )
-    return session.read(query.sql(dialect="postgres", normalize_functions=False), names)
+    rows = session.read(query.sql(dialect="postgres", normalize_functions=False), names)
+    session.run("DROP TABLE pg_temp.%I", _LEAK_KEYS)
+    return rows
 
 
 class _Undo(Exception):
@@ -540,6 +601,11 @@ class _Recorder:
         self.statements.append(statement)
         self.fetch(statement)
 
+    def append(
+        self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        self._session.append(schema, table, columns, rows)
+
     def load(self, table: str, rows: pa.Table) -> None:
         self._session.load(table, rows)
 
@@ -550,12 +616,12 @@ class _Recorder:
 def planned(session: PsycopgSession, document: Mapping[str, Any]) -> list[str]:
     """Return the statements that apply_policy would run, by running and undoing them.
 
-    Needs no master key: secrets are parameters, never part of a statement.
+    Needs no master key: secrets are never part of a statement.
     """
     recorder = _Recorder(session)
     try:
         with session.connection.transaction():
-            apply_policy(recorder, document, MasterKey(bytes(32)))
+            _apply(recorder, document, None, opening=False)
             raise _Undo
     except _Undo:
         return recorder.statements

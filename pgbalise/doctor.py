@@ -54,7 +54,7 @@ from pgbalise.errors import DatabaseProblem
 from pgbalise.marking.policy import parse_policy
 
 if TYPE_CHECKING:
-    from pgbalise.database import Session
+    from pgbalise.session import Session
 
 VIEW_OWNER: Final = "balise_owner"
 """The role that owns the marked views."""

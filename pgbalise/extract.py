@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet
 from psycopg import sql
 
-from pgbalise.database import problems
 from pgbalise.errors import InvalidInput
+from pgbalise.session import problems
 
 if TYPE_CHECKING:
     from psycopg import Column
 
-    from pgbalise.database import PsycopgSession
+    from pgbalise.session import PsycopgSession
 
 _BATCH = 50_000
 

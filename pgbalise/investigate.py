@@ -4,25 +4,35 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pgbalise import __version__
 from pgbalise.database import (
-    applied_policy,
+    Epoch,
+    applied_documents,
     check_commitments,
-    check_master_key,
-    connect,
+    epoch_uses,
+    epochs,
     recipients,
     stored_rows,
 )
-from pgbalise.errors import InvalidLeak
+from pgbalise.errors import (
+    DatabaseProblem,
+    InvalidInput,
+    InvalidLeak,
+    InvalidPolicy,
+    PgbaliseError,
+)
 from pgbalise.leak import read_leak
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.types import Kind
+from pgbalise.marking.policy import Policy, Relation, parse_policy
+from pgbalise.marking.types import Kind, SqlType
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
@@ -30,26 +40,94 @@ from pgbalise.report.case import (
     MappedColumn,
     TraceReport,
 )
-from pgbalise.trace import (
-    Progress,
-    Trace,
-    key_text,
-    leak_columns,
-    needed_columns,
-    silent,
-    trace,
-)
+from pgbalise.session import connect
+from pgbalise.trace import Marking, Progress, Trace, key_text, leak_columns, silent, trace
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
+
+if TYPE_CHECKING:
+    from pgbalise.session import Session
 
 _WORTH_SAYING = 0.01
 """A transformation of fewer cells than this share is not told: the estimate is not that fine."""
 
 
+def markings(
+    session: Session, leak: pa.Table, relation: str, keys: Sequence[MasterKey], progress: Progress
+) -> tuple[list[Marking], list[Epoch]]:
+    """Return every way in which a leak of this relation may have been marked, newest first.
+
+    One for each policy of each epoch that one of the master keys opened; policies that treat the
+    relation alike count once. Also returns the epochs whose key is not among ``keys``. Must run
+    inside a transaction. Raise InvalidInput when no epoch marks with any of the keys,
+    InvalidPolicy when no policy ever had the relation.
+    """
+    found: list[tuple[Policy, Relation, MasterKey, list[str]]] = []
+    untried: list[Epoch] = []
+    policies = [parse_policy(document) for document in applied_documents(session)]
+    everyone = recipients(session)
+    seen: set[str] = set()
+    problem: PgbaliseError | None = None
+    for epoch in reversed(epochs(session)):
+        key = next((key for key in keys if epoch_uses(session, epoch, key)), None)
+        if key is None:
+            untried.append(epoch)
+            continue
+        names = [r.role for r in everyone if epoch.number in r.commitments]
+        for policy in reversed(policies):
+            if policy.epoch != epoch.number:
+                continue
+            try:
+                protected = policy.relation(relation)
+                leak_columns(leak, protected)
+            except (InvalidPolicy, InvalidLeak) as unfit:
+                problem = problem or unfit
+                continue
+            alike = repr(
+                (epoch.number, policy.derivation, replace(protected, view="", decoys=False))
+            )
+            if alike in seen:
+                continue
+            seen.add(alike)
+            found.append((policy, protected, key, names))
+    if not found:
+        if problem is None and untried:
+            names_of = ", ".join(f"{e.number} ({e.key_fingerprint})" for e in reversed(untried))
+            problem = InvalidInput(
+                f"no epoch marks with this master key; the database has epoch {names_of}",
+                hint="give the key of the epoch that the leak may be from",
+            )
+        raise problem or DatabaseProblem(
+            "no policy has been applied", hint="run pgbalise policy apply"
+        )
+    needed: dict[tuple[tuple[str, SqlType], ...], list[str]] = {}
+    for _, protected, _, _ in found:
+        needed.setdefault(protected.key, []).extend(protected.needed)
+    stored: dict[tuple[tuple[str, SqlType], ...], pa.Table] = {}
+    for key_columns, columns in needed.items():
+        progress("fetching the stored rows")
+        protected = next(one for _, one, _, _ in found if one.key == key_columns)
+        in_leak = {column: name for name, column in leak_columns(leak, protected).items()}
+        wanted = key_text(leak, [in_leak[name] for name, _ in key_columns], key_columns)
+        stored[key_columns] = stored_rows(session, protected, list(dict.fromkeys(columns)), wanted)
+    return [
+        Marking(policy, protected, key, stored[protected.key], names)
+        for policy, protected, key, names in found
+    ], untried
+
+
+def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[str]) -> None:
+    """Raise InvalidInput unless every word of the accused is the one committed to."""
+    everyone = [r for r in recipients(session) if r.role in accused]
+    for marking in found:
+        epoch = marking.policy.epoch
+        check_commitments(marking.key, epoch, [r for r in everyone if epoch in r.commitments])
+
+
 def investigate(
     files: Sequence[Path],
     relation: str,
-    key: MasterKey,
+    keys: Sequence[MasterKey],
     dsn: str,
     *,
     alpha: float,
@@ -58,7 +136,8 @@ def investigate(
 ) -> TraceReport:
     """Trace leaked files of one relation, taken together, against the database they came from.
 
-    Raise InvalidLeak, InvalidKey or DatabaseProblem, each in one line.
+    ``keys`` are the master keys of the epochs that the leak may be from. Raise InvalidLeak,
+    InvalidKey, InvalidInput or DatabaseProblem, each in one line.
     """
     progress("reading the leak")
     leaks = [read_leak(path) for path in files]
@@ -67,27 +146,24 @@ def investigate(
         raise InvalidLeak("the files have different columns", hint="trace them one by one")
     rows = pa.concat_tables([leak.rows for leak in leaks])
     with connect(dsn) as session:
-        policy = applied_policy(session)
-        protected = policy.relation(relation)
-        check_master_key(session, key)
-        everyone = recipients(session)
-        found = {column: name for name, column in leak_columns(rows, protected).items()}
-        keys = key_text(rows, [found[name] for name, _ in protected.key], protected.key)
-        progress("fetching the stored rows")
         with session.connection.transaction():
-            stored = stored_rows(session, protected, needed_columns(protected), keys)
+            possible, untried = markings(session, rows, relation, keys, progress)
+        known = {epoch.number: epoch for epoch in epochs(session)}
         [(database, server)] = session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-    names = [recipient.role for recipient in everyone]
-    result = trace(rows, stored, policy, protected, key, names, alpha=alpha, progress=progress)
-    check_commitments(key, [r for r in everyone if r.role in result.verdict.accused])
+        result = trace(rows, possible, alpha=alpha, progress=progress)
+        check_accused(session, possible, result.verdict.accused)
+    protected = result.marking.relation
     key_columns = {name for name, _ in protected.key}
     return TraceReport(
         verdict=result.verdict,
         database=database,
         relation=protected.qualified,
-        epoch=policy.epoch,
+        epoch=result.marking.policy.epoch,
+        epoch_opened_at=known[result.marking.policy.epoch].opened_at,
+        epoch_closed_at=known[result.marking.policy.epoch].closed_at,
+        untried_epochs=tuple(sorted(epoch.number for epoch in untried)),
         files=tuple(
             LeakFile(leak.name, leak.sha256, leak.size, leak.rows.num_rows) for leak in leaks
         ),
@@ -105,7 +181,7 @@ def investigate(
             )
             for part in result.carriers
         ),
-        key_fingerprint=key.fingerprint(),
+        key_fingerprint=result.marking.key.fingerprint(),
         versions={
             "pgbalise": __version__,
             "PostgreSQL": server,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from pgbalise.catalog import columns
 from pgbalise.database import (
-    applied_policy,
     apply_policy,
-    check_commitments,
-    check_master_key,
     enrol,
-    recipients,
+    open_epoch,
+    refresh_views,
     revoke,
-    run,
-    stored_rows,
 )
-from pgbalise.errors import InvalidPolicy, PgbaliseError
+from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.install import installed
 from pgbalise.keyfile import read_key
-from pgbalise.marking.policy import RecipientClass, parse_policy
+from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
+from pgbalise.session import run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,6 +69,45 @@ class PlpySession:
     def run(self, template: str, *names: str) -> None:
         """Run ``format(template, *names)``, put together by the server."""
         run(self, template, *names)
+
+    def append(
+        self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Append rows to a table; log_statement does not see what a function runs."""
+        self._keep_out_of_logs()
+        places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
+        [(statement,)] = self.fetch(
+            "SELECT format('INSERT INTO %I.%I (%s) VALUES (' || $4 || ')', $1, $2,"
+            " (SELECT string_agg(format('%I', name), ', ') FROM unnest($3) AS name))",
+            schema,
+            table,
+            list(columns),
+            places,
+        )
+        types = [
+            name
+            for (name,) in self.fetch(
+                "SELECT format_type(a.atttypid, a.atttypmod)"
+                " FROM unnest($3) WITH ORDINALITY AS c(name, at)"
+                " JOIN pg_attribute AS a ON a.attrelid = format('%I.%I', $1, $2)::regclass"
+                " AND a.attname = c.name ORDER BY c.at",
+                schema,
+                table,
+                list(columns),
+            )
+        ]
+        plan = self.plpy.prepare(statement, types)
+        for row in rows:
+            self.plpy.execute(plan, list(row))
+
+    def _keep_out_of_logs(self) -> None:
+        """Extensions that log statements inside functions would write parameters down."""
+        self.fetch(
+            "SELECT set_config(name, CASE vartype WHEN 'bool' THEN 'off' ELSE '0' END, true)"
+            " FROM pg_settings WHERE name IN ('auto_explain.log_parameter_max_length',"
+            " 'log_parameter_max_length', 'log_parameter_max_length_on_error',"
+            " 'pgaudit.log_parameter') AND setting NOT IN ('off', '0')"
+        )
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -235,9 +272,49 @@ class Functions:
     def apply(self, key_file: str) -> int:
         """Apply the draft, or the policy in force once more; return the number of views."""
         with self._settings():
+            installed(self.session)
             key = read_key(Path(key_file))
-            check_master_key(self.session, key)
-            return len(apply_policy(self.session, self._draft(), key))
+            document = self._draft()
+            self._check_grantable(parse_policy(document))
+            return len(apply_policy(self.session, document, key))
+
+    def _check_grantable(self, policy: Policy) -> None:
+        """Who runs this with the owner's rights gives out only what it could give out itself."""
+        for relation in policy.relations:
+            rows = self.session.fetch(
+                "SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE n.nspname = $1 AND c.relname = $2 AND NOT"
+                " has_table_privilege(session_user, c.oid, 'SELECT WITH GRANT OPTION')"
+                " AND NOT EXISTS (SELECT FROM balise.relation AS r"
+                " WHERE r.schema_name = n.nspname AND r.relation_name = c.relname)",
+                relation.schema,
+                relation.name,
+            )
+            if rows:
+                raise InvalidPolicy(
+                    f"{relation.qualified}: you may not give it to others",
+                    hint="have its owner GRANT SELECT ... WITH GRANT OPTION",
+                )
+
+    @_spoken
+    def refresh_views(self, relation: str | None) -> int:
+        """Write the marked views of a relation, or of all, again; return how many."""
+        with self._settings():
+            name = None
+            if relation is not None:
+                [(name,)] = self.session.fetch(
+                    "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c"
+                    " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                    " WHERE c.oid = $1::regclass",
+                    relation,
+                )
+            return len(refresh_views(self.session, name))
+
+    @_spoken
+    def open_epoch(self, key_file: str) -> int:
+        """Open a new epoch under this master key; return its number."""
+        with self._settings():
+            return open_epoch(self.session, read_key(Path(key_file)))
 
     @_spoken
     def enrol(self, role: str, recipient_class: str, key_file: str | None, force: bool) -> None:
@@ -249,9 +326,11 @@ class Functions:
                 chosen = RecipientClass(recipient_class)
             except ValueError:
                 raise InvalidPolicy("class: must be secondary or care") from None
-            key = read_key(Path(key_file))
-            check_master_key(self.session, key)
-            enrol(self.session, role, chosen, key, applied_policy(self.session).epoch, force=force)
+            if force and not self.session.fetch(
+                "SELECT 1 FROM pg_roles WHERE rolname = session_user AND rolsuper"
+            ):
+                raise InvalidInput("only a superuser may enrol with force")
+            enrol(self.session, [role], chosen, read_key(Path(key_file)), force=force)
 
     @_spoken
     def revoke(self, role: str) -> None:
@@ -264,23 +343,17 @@ class Functions:
         self, leak: str, relation: str, key_file: str, alpha: float
     ) -> list[tuple[str, bool, float, int]]:
         """Trace a table of leaked rows; strongest evidence first."""
-        from pgbalise.trace import key_text, leak_columns, needed_columns, trace
+        from pgbalise.investigate import check_accused, markings
+        from pgbalise.trace import silent, trace
 
         [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", leak)
         with self._settings():
-            key = read_key(Path(key_file))
-            check_master_key(self.session, key)
-            policy = applied_policy(self.session)
-            protected = policy.relation(relation)
+            installed(self.session)
+            keys = [read_key(Path(file)) for file in key_file.split(":")]
             leaked = self._leak(oid)
-            found = {column: name for name, column in leak_columns(leaked, protected).items()}
-            keys = key_text(leaked, [found[name] for name, _ in protected.key], protected.key)
-            stored = stored_rows(self.session, protected, needed_columns(protected), keys)
-            self.session.fetch("DROP TABLE pg_temp.balise_leak_key")
-            everyone = recipients(self.session)
-            names = [recipient.role for recipient in everyone]
-            verdict = trace(leaked, stored, policy, protected, key, names, alpha=alpha).verdict
-            check_commitments(key, [r for r in everyone if r.role in verdict.accused])
+            possible, _ = markings(self.session, leaked, relation, keys, silent)
+            verdict = trace(leaked, possible, alpha=alpha).verdict
+            check_accused(self.session, possible, verdict.accused)
         return [(v.recipient, v.accused, v.log10_e_value, v.cells) for v in verdict.verdicts]
 
     def _leak(self, oid: int) -> pa.Table:

@@ -25,7 +25,7 @@ from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pgbalise.database import Session
+    from pgbalise.session import Session
 
 SAMPLE_ROWS: Final = 9_000
 """Rows of the random sample of a relation."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pgbalise.errors import InvalidInput, InvalidLeak
+from pgbalise.errors import InvalidInput, InvalidLeak, PgbaliseError
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codewords, dither
@@ -36,10 +36,26 @@ _BLOCK = 256
 
 
 @dataclass(frozen=True)
+class Marking:
+    """How the leak may have been marked: by one policy of one epoch."""
+
+    policy: Policy
+    relation: Relation
+    key: MasterKey
+    stored: pa.Table
+    """The relation's rows, columns of text; rows that the leak does not mention are passed over,
+    and so are carriers that the table no longer has the columns for."""
+    recipients: Sequence[str]
+    """All who were ever enrolled in that epoch."""
+
+
+@dataclass(frozen=True)
 class Trace:
     """A verdict and what it rests on."""
 
     verdict: Verdict
+    marking: Marking
+    """The one under which the evidence against the strongest recipient is strongest."""
     columns: dict[str, str]
     """What each column of the leak was taken for: a column of the relation, or "" for none."""
     carriers: tuple[CarrierEvidence, ...]
@@ -67,15 +83,6 @@ def leak_columns(leak: pa.Table, relation: Relation) -> dict[str, str]:
             hint="is it of another relation?",
         )
     return found
-
-
-def needed_columns(relation: Relation) -> list[str]:
-    """The columns of the stored rows that a trace needs."""
-    names = [name for name, _ in relation.key]
-    for carrier in relation.carriers:
-        names += [carrier.column, *(name for name, _ in carrier.entity)]
-        names += [carrier.by[0]] if carrier.by else []
-    return list(dict.fromkeys(names))
 
 
 def key_text(table: pa.Table, names: Sequence[str], key: Sequence[tuple[str, SqlType]]) -> pa.Table:
@@ -114,25 +121,83 @@ def _canonical(array: pa.Array, declared: SqlType) -> pa.Array:
             return pc.cast(array, pa.string())
 
 
+@dataclass(frozen=True)
+class _Scored:
+    """What the leak says if it was marked in one way."""
+
+    marking: Marking
+    columns: dict[str, str]
+    rows_aligned: int
+    parts: tuple[CarrierEvidence, ...]
+    evidence: Evidence
+    thresholds: NDArray[np.uint16]
+    log10_e_value: NDArray[np.float64]
+    agreeing: NDArray[np.int64]
+
+
 def trace(
     leak: pa.Table,
-    stored: pa.Table,
-    policy: Policy,
-    relation: Relation,
-    key: MasterKey,
-    recipients: Sequence[str],
+    markings: Sequence[Marking],
     *,
     alpha: float,
     progress: Progress = silent,
 ) -> Trace:
-    """Trace a leak (columns of text) that still holds the key against the stored rows.
+    """Trace a leak (columns of text) that still holds the key, however it may have been marked.
 
-    ``stored`` has the columns of ``needed_columns``, as text; rows that the leak does not mention
-    are passed over. ``recipients`` are all who were ever enrolled. Raise InvalidLeak when no row
-    of the leak can be found in the relation.
+    A recipient's e-value is the mean of those under each marking (0 where it was not enrolled),
+    which is an e-value again: not knowing the epoch costs at most log10(len(markings)). Raise
+    InvalidLeak when no row of the leak can be found in the relation.
     """
-    if not recipients:
-        raise InvalidInput("nobody is enrolled, so nobody can be accused")
+    scored: list[_Scored] = []
+    problem: PgbaliseError = InvalidInput("nobody is enrolled, so nobody can be accused")
+    for marking in markings:
+        try:
+            if marking.recipients:
+                scored.append(_scored(leak, marking, progress))
+        except InvalidLeak as unfit:
+            problem = problem if isinstance(problem, InvalidLeak) else unfit
+    if not scored:
+        raise problem
+    everyone = sorted({name for one in scored for name in one.marking.recipients})
+    at = {name: row for row, name in enumerate(everyone)}
+    values = np.full((len(scored), len(everyone)), -np.inf)
+    agreeing = np.zeros((len(scored), len(everyone)), np.int64)
+    for row, one in enumerate(scored):
+        mine = [at[name] for name in one.marking.recipients]
+        values[row, mine] = one.log10_e_value
+        agreeing[row, mine] = one.agreeing
+    top = values.max(axis=0)
+    mean = top + np.log10(np.sum(10.0 ** (values - top), axis=0)) - np.log10(len(scored))
+    best = values.argmax(axis=0)
+    likeliest = [scored[row] for row in best]
+    first = likeliest[int(mean.argmax())]
+    verdict = decide(
+        everyone,
+        mean,
+        agreeing[best, np.arange(len(everyone))],
+        alpha=alpha,
+        rows_read=leak.num_rows,
+        rows_aligned=first.rows_aligned,
+        cells_marked=sum(part.marked for part in first.parts),
+        cells_used=len(first.evidence),
+    )
+    strongest = verdict.verdicts[0].recipient
+    winner = scored[best[at[strongest]]]
+    epoch = winner.marking.policy.epoch
+    [word] = codewords(winner.marking.key, [strongest], epoch, winner.thresholds)
+    bits = np.unpackbits(word, bitorder="little")
+    return Trace(
+        verdict,
+        winner.marking,
+        winner.columns,
+        winner.parts,
+        tuple(_agreeing(part.evidence, bits) for part in winner.parts),
+    )
+
+
+def _scored(leak: pa.Table, marking: Marking, progress: Progress) -> _Scored:
+    policy, key, stored = marking.policy, marking.key, marking.stored
+    relation = _still_there(marking.relation, stored)
     progress("aligning rows")
     columns = leak_columns(leak, relation)
     name_in_leak = {column: name for name, column in columns.items() if column}
@@ -173,26 +238,34 @@ def trace(
             )
         )
     evidence = Evidence.concatenate(part.evidence for part in parts)
-    progress(f"scoring {len(recipients):,} recipients")
+    progress(f"scoring {len(marking.recipients):,} recipients in epoch {policy.epoch}")
     thresholds = bias(key, policy.epoch)
     weights = position_weights(evidence, thresholds)
     scores = [
-        weights.score(block) for block in _codewords(key, recipients, policy.epoch, thresholds)
+        weights.score(block)
+        for block in _codewords(key, marking.recipients, policy.epoch, thresholds)
     ]
-    verdict = decide(
-        recipients,
+    return _Scored(
+        marking,
+        columns,
+        len(rows),
+        tuple(parts),
+        evidence,
+        thresholds,
         np.concatenate([score.log10_e_value for score in scores]),
         np.concatenate([score.agreeing for score in scores]),
-        alpha=alpha,
-        rows_read=leak.num_rows,
-        rows_aligned=len(rows),
-        cells_marked=sum(part.marked for part in parts),
-        cells_used=len(evidence),
     )
-    strongest = verdict.verdicts[0].recipient
-    [word] = codewords(key, [strongest], policy.epoch, thresholds)
-    bits = np.unpackbits(word, bitorder="little")
-    return Trace(verdict, columns, tuple(parts), tuple(_agreeing(p.evidence, bits) for p in parts))
+
+
+def _still_there(relation: Relation, stored: pa.Table) -> Relation:
+    """Leave out the carriers whose columns the table lost since."""
+    there = set(stored.column_names)
+    carriers = tuple(
+        c
+        for c in relation.carriers
+        if {c.column, *(n for n, _ in c.entity), *((c.by[0],) if c.by else ())} <= there
+    )
+    return replace(relation, carriers=carriers)
 
 
 def _agreeing(evidence: Evidence, bits: NDArray[np.uint8]) -> int:

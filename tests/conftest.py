@@ -15,13 +15,15 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from pgbalise.database import apply_policy, connect, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
 from pgbalise.demo.story import recipient_names
+from pgbalise.install import install
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.session import connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +136,7 @@ def _hospital(
             for name in names:
                 if not session.fetch("SELECT 1 FROM pg_roles WHERE rolname = $1::text", name):
                     session.run("CREATE ROLE %I LOGIN", name)
-                enrol(session, name, RecipientClass.SECONDARY, key, 1)
+            enrol(session, names, RecipientClass.SECONDARY, key)
         yield Hospital(cluster, dbname, key, key_file, tuple(names))
 
 

@@ -13,9 +13,9 @@ from pgbalise.catalog import (
     server_version,
     unique_keys,
 )
-from pgbalise.database import PsycopgSession, connect
 from pgbalise.errors import InvalidPolicy
 from pgbalise.marking.policy import load_policy
+from pgbalise.session import PsycopgSession, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

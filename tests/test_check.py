@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgbalise.check import FEW, check, distortion, problems
-from pgbalise.database import connect
 from pgbalise.errors import InvalidPolicy
 from pgbalise.marking.embedding import Column
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Carrier, load_policy
+from pgbalise.session import connect
 
 if TYPE_CHECKING:
     import psycopg

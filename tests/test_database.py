@@ -11,23 +11,28 @@ import psycopg
 import pytest
 
 from pgbalise.database import (
-    PsycopgSession,
     applied_document,
+    applied_policy,
     apply_policy,
     check_commitments,
     enrol,
-    install,
+    epochs,
+    open_epoch,
     planned,
     recipients,
+    revoke,
 )
-from pgbalise.errors import InvalidInput, InvalidPolicy, InvalidRecipient
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
+from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
+from pgbalise.session import PsycopgSession
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = MasterKey(bytes(range(32)))
+OTHER_KEY = MasterKey(bytes(range(1, 33)))
 SAMPLE = "SELECT * FROM marked.lab_result WHERE result_id <= 5000 ORDER BY result_id"
 
 
@@ -45,7 +50,7 @@ def session(dpi: psycopg.Connection[Any], document: dict[str, Any]) -> PsycopgSe
     dpi.execute("CREATE ROLE alice LOGIN")
     with dpi.transaction():
         apply_policy(opened, document, KEY)
-        enrol(opened, "alice", RecipientClass.SECONDARY, KEY, 1)
+        enrol(opened, ["alice"], RecipientClass.SECONDARY, KEY)
     return opened
 
 
@@ -122,7 +127,7 @@ def test_a_dump_restored_elsewhere_gives_the_same_marks(
             with psycopg.connect(cluster.dsn("restored")) as restored:
                 opened = PsycopgSession(restored)
                 with pytest.raises(InvalidRecipient, match="enrolled already"):
-                    enrol(opened, "alice", RecipientClass.SECONDARY, KEY, 1)
+                    enrol(opened, ["alice"], RecipientClass.SECONDARY, KEY)
                 restored.rollback()
         finally:
             admin.execute("DROP DATABASE restored")
@@ -130,17 +135,95 @@ def test_a_dump_restored_elsewhere_gives_the_same_marks(
 
 def test_a_codeword_other_than_the_committed_one_is_refused(session: PsycopgSession) -> None:
     [alice] = recipients(session)
-    check_commitments(KEY, [alice])
-    for wrong in (replace(alice, commitment=bytes(32)), replace(alice, epoch=2)):
+    check_commitments(KEY, 1, [alice])
+    for epoch, wrong in ((1, replace(alice, commitments={1: bytes(32)})), (2, alice)):
         with pytest.raises(InvalidInput, match="codeword of alice"):
-            check_commitments(KEY, [wrong])
+            check_commitments(KEY, epoch, [wrong])
 
 
-def test_a_new_epoch_is_refused_while_recipients_are_under_the_old_one(
+def test_a_new_epoch_changes_the_marks_and_keeps_the_old_commitments(
+    cluster: Any, session: PsycopgSession
+) -> None:
+    dbname = session.connection.info.dbname
+    before = seen_by_alice(cluster, dbname)
+    [alice] = recipients(session)
+    with session.connection.transaction():
+        assert open_epoch(session, OTHER_KEY) == 2
+    after = seen_by_alice(cluster, dbname)
+    assert len(after) == len(before)
+    assert sum(a != b for a, b in zip(after, before, strict=True)) > len(before) / 10
+    [renewed] = recipients(session)
+    assert renewed.commitments[1] == alice.commitments[1]
+    check_commitments(OTHER_KEY, 2, [renewed])
+    first, second = epochs(session)
+    assert first.closed_at == second.opened_at
+    assert second.closed_at is None
+    assert [e.key_fingerprint for e in (first, second)] == [
+        key.fingerprint() for key in (KEY, OTHER_KEY)
+    ]
+
+
+def test_who_was_revoked_has_no_word_in_a_new_epoch(session: PsycopgSession) -> None:
+    with session.connection.transaction():
+        revoke(session, "alice")
+        open_epoch(session, KEY)
+    [alice] = recipients(session)
+    assert set(alice.commitments) == {1}
+    assert session.fetch("SELECT count(*)::int FROM balise.codeword") == [(0,)]
+
+
+def test_an_epoch_marks_with_one_key_only(
     session: PsycopgSession, document: dict[str, Any]
 ) -> None:
-    with session.connection.transaction(), pytest.raises(InvalidPolicy, match="epoch"):
-        apply_policy(session, document | {"epoch": 2}, KEY)
+    session.run("CREATE ROLE %I LOGIN", "bob")
+    for change in (
+        lambda: apply_policy(session, document, OTHER_KEY),
+        lambda: enrol(session, ["bob"], RecipientClass.SECONDARY, OTHER_KEY),
+    ):
+        with (
+            pytest.raises(InvalidInput, match="another master key"),
+            session.connection.transaction(),
+        ):
+            change()
+
+
+def test_a_policy_goes_on_with_the_epoch_in_force(
+    session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    with session.connection.transaction():
+        open_epoch(session, KEY)
+    for other in (1, 3):
+        refused = pytest.raises(InvalidPolicy, match="epoch: 2 is in force")
+        with refused, session.connection.transaction():
+            apply_policy(session, document | {"epoch": other}, KEY)
+    without = {name: value for name, value in document.items() if name != "epoch"}
+    with session.connection.transaction():
+        apply_policy(session, without, KEY)
+    assert applied_policy(session).epoch == 2
+
+
+def test_secrets_reach_no_log_whatever_is_logged(
+    cluster: Any, session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    for setting in ("log_statement = 'all'", "log_min_duration_statement = 0"):
+        session.fetch(f"SET {setting}")
+    with session.connection.transaction():
+        open_epoch(session, KEY)
+    [(word,)] = session.fetch("SELECT encode(substr(word, 100, 40), 'hex') FROM balise.codeword")
+    seeds = session.fetch("SELECT unnest(seeds)::text FROM balise.relation_secret")
+    log = (cluster.folder / "server.log").read_text("utf-8", "replace")
+    assert "COPY" in log
+    for secret in (word, *(seed for (seed,) in seeds)):
+        assert secret not in log
+
+
+def test_a_policy_does_not_use_a_schema_of_somebody_elses(
+    session: PsycopgSession, document: dict[str, Any]
+) -> None:
+    session.fetch("CREATE ROLE squatter LOGIN")
+    session.fetch("CREATE SCHEMA taken AUTHORIZATION squatter")
+    with pytest.raises(DatabaseProblem, match="somebody else"), session.connection.transaction():
+        apply_policy(session, document | {"views": {"secondary": "taken"}}, KEY)
 
 
 def test_dropping_the_extension_leaves_the_hospitals_tables(session: PsycopgSession) -> None:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgbalise.database import PsycopgSession, apply_policy, connect, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.doctor import Finding, Severity, examine, showing_views, summary, worst
 from pgbalise.errors import DatabaseProblem
+from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
+from pgbalise.session import PsycopgSession, connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +78,7 @@ def site(cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any]) -> Iterat
         install(session)
         with session.connection.transaction():
             apply_policy(session, DOCUMENT, KEY)
-            enrol(session, "researcher", RecipientClass.SECONDARY, KEY, 1)
+            enrol(session, ["researcher"], RecipientClass.SECONDARY, KEY)
         yield here
 
 
@@ -604,7 +606,7 @@ def test_names_that_need_quotes(site: Site) -> None:
 def test_what_is_open_to_all_is_said_once(site: Site) -> None:
     site.run("CREATE ROLE registry LOGIN")
     with site.connection.transaction():
-        enrol(site.session, "registry", RecipientClass.CARE, KEY, 1)
+        enrol(site.session, ["registry"], RecipientClass.CARE, KEY)
     site.run("GRANT USAGE ON SCHEMA dpi TO PUBLIC", "GRANT SELECT ON dpi.patient TO PUBLIC")
     [finding] = site.findings()
     assert (finding.code, finding.role) == ("D08", "")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from pgbalise import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -52,7 +54,7 @@ def mark_and_enrol(dba: psycopg.Connection[Any], key_file: Path) -> None:
 def test_a_dba_does_it_all_in_sql(
     cluster: Any, dba: psycopg.Connection[Any], key_file: Path
 ) -> None:
-    assert dba.execute("SELECT balise.load_library()").fetchone() == ("0.1.0",)
+    assert dba.execute("SELECT balise.load_library()").fetchone() == (__version__,)
     mark_and_enrol(dba, key_file)
     dba.execute("CREATE TABLE leak (result_id text, value text, recorded_at text, note text)")
     query = (

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from pgbalise.catalog import fit
 from pgbalise.check import check
-from pgbalise.database import connect
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.policy import Tolerance, load_policy
 from pgbalise.marking.types import SqlType
+from pgbalise.session import connect
 from pgbalise.suggest import (
     Carry,
     Leave,

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pytest
 
 from pgbalise.catalog import columns as catalog_columns
-from pgbalise.database import applied_policy, connect, recipients, stored_rows
+from pgbalise.database import applied_policy, recipients, stored_rows
 from pgbalise.errors import InvalidLeak
 from pgbalise.leak import copied_rows
-from pgbalise.trace import Trace, key_text, leak_columns, needed_columns, trace
+from pgbalise.session import connect
+from pgbalise.trace import Marking, Trace, key_text, leak_columns, trace
 
 if TYPE_CHECKING:
     from pgbalise.tracing.decision import Verdict
@@ -58,9 +59,10 @@ def traced(hospital: Any, leak: pa.Table, name: str = "dpi.lab_result") -> Trace
         found = {column: name for name, column in leak_columns(leak, relation).items()}
         keys = key_text(leak, [found[name] for name, _ in relation.key], relation.key)
         with session.connection.transaction():
-            stored = stored_rows(session, relation, needed_columns(relation), keys)
+            stored = stored_rows(session, relation, relation.needed, keys)
         everyone = [recipient.role for recipient in recipients(session)]
-    return trace(leak, stored, policy, relation, hospital.key, everyone, alpha=ALPHA)
+    marking = Marking(policy, relation, hospital.key, stored, everyone)
+    return trace(leak, [marking], alpha=ALPHA)
 
 
 def verdict(hospital: Any, leak: pa.Table) -> Verdict:

@@ -14,15 +14,17 @@ import pyarrow.csv
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from pgbalise.database import apply_policy, connect, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
 from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.extract import write_extract
+from pgbalise.install import install
 from pgbalise.investigate import investigate
 from pgbalise.keyfile import generate_key
 from pgbalise.leak import read_leak
-from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
+from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.session import connect
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +90,6 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         key_file.unlink()
     key = generate_key(key_file)
     document = load_document((Path(__file__).parent / "policy.toml").read_text("utf-8"))
-    policy = parse_policy(document)
     names = recipient_names(count)
     chance = random.Random(seed)  # noqa: S311 - a story, not a secret
     chosen = chance.sample(names, 3)
@@ -129,8 +130,8 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
             with session.connection.transaction():
                 for name in names:
                     session.run("CREATE ROLE %I LOGIN", name)
-                    enrol(session, name, RecipientClass.SECONDARY, key, policy.epoch)
-                    progress.advance(task)
+                enrol(session, names, RecipientClass.SECONDARY, key)
+            progress.advance(task, count)
 
         task = step("5 three of them take an extract of lab_result", 3)
         for name in chosen:
@@ -146,7 +147,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
 
         task = step("7 whose copy is it?")
         report = investigate(
-            [leak], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
+            [leak], "dpi.lab_result", [key], owner, alpha=1e-6, created_at=datetime.now(UTC)
         )
         progress.advance(task)
 
@@ -156,7 +157,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
         pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
         innocent = investigate(
-            [raw], "dpi.lab_result", key, owner, alpha=1e-6, created_at=datetime.now(UTC)
+            [raw], "dpi.lab_result", [key], owner, alpha=1e-6, created_at=datetime.now(UTC)
         )
         progress.advance(task)
 

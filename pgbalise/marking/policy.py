@@ -112,6 +112,15 @@ class Relation:
         """The name as the policy writes it, ``schema.name``."""
         return f"{quote(self.schema)}.{quote(self.name)}"
 
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that marks rest on: the key, the carriers and what these go by."""
+        names = [name for name, _ in self.key]
+        for carrier in self.carriers:
+            names += [carrier.column, *(name for name, _ in carrier.entity)]
+            names += [carrier.by[0]] if carrier.by else []
+        return tuple(dict.fromkeys(names))
+
     def carriers_for(self, recipient_class: RecipientClass) -> tuple[Carrier, ...]:
         """The carriers that a class of recipients gets marked: all, or the neutral ones."""
         if recipient_class is RecipientClass.SECONDARY:

@@ -112,8 +112,10 @@ class TraceReport:
     """One trace, with what a third party needs to check it.
 
     ``relation`` is the name as the policy writes it (``schema.name``) in ``database``; ``epoch`` is
-    the policy's. ``key_fingerprint``: 16 hexadecimal digits that identify the master key and reveal
-    nothing of it. ``versions``: version by software. ``created_at`` bears its time zone.
+    the one under which the evidence is strongest, with the times (ISO 8601) when it was opened and
+    closed; ``untried_epochs`` are those whose master key was not given. ``key_fingerprint``: 16
+    hexadecimal digits that identify the master key and reveal nothing of it. ``versions``: version
+    by software. ``created_at`` bears its time zone.
 
     Raises `InvalidInput` for a fingerprint of another form and for a time without zone.
     """
@@ -129,6 +131,9 @@ class TraceReport:
     key_fingerprint: str
     versions: Mapping[str, str]
     created_at: datetime
+    epoch_opened_at: str | None = None
+    epoch_closed_at: str | None = None
+    untried_epochs: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not _FINGERPRINT.fullmatch(self.key_fingerprint):
@@ -136,13 +141,22 @@ class TraceReport:
         if self.created_at.utcoffset() is None:
             raise InvalidInput("report: created_at has no time zone")
 
+    def epoch_as_dict(self) -> dict[str, Any]:
+        """Return the epoch as a JSON object."""
+        return {
+            "number": self.epoch,
+            "opened_at": self.epoch_opened_at,
+            "closed_at": self.epoch_closed_at,
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object; ``verdict`` is what ``trace --json`` prints."""
         return {
             "created_at": self.created_at.isoformat(),
             "database": self.database,
             "relation": self.relation,
-            "epoch": self.epoch,
+            "epoch": self.epoch_as_dict(),
+            "untried_epochs": list(self.untried_epochs),
             "key_fingerprint": self.key_fingerprint,
             "versions": dict(self.versions),
             "files": [

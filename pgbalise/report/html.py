@@ -716,6 +716,20 @@ def _matching(report: TraceReport, words: dict[str, str], write: _Write) -> str:
     return f"<p>{text}</p>\n" + _table(words["matching_caption"], columns, rows)
 
 
+def _epoch(report: TraceReport, write: _Write, words: dict[str, str]) -> str:
+    said = write.count(report.epoch)
+    if report.epoch_opened_at is not None:
+        closed = report.epoch_closed_at
+        end = words["epoch_now"] if closed is None else _text(closed[:10])
+        said += ", " + words["epoch_times"].format(
+            start=_text(report.epoch_opened_at[:10]), end=end
+        )
+    if report.untried_epochs:
+        listed = ", ".join(write.count(number) for number in report.untried_epochs)
+        said += ". " + words["epochs_untried"].format(listed=listed)
+    return said
+
+
 def _inputs(report: TraceReport, words: dict[str, str], write: _Write) -> str:
     files = "".join(
         f"<li>{_name(file.name)}, "
@@ -728,7 +742,7 @@ def _inputs(report: TraceReport, words: dict[str, str], write: _Write) -> str:
         f"{_text(software)} {_text(version)}" for software, version in report.versions.items()
     )
     entries = (
-        (words["epoch"], write.count(report.epoch)),
+        (words["epoch"], _epoch(report, write, words)),
         (words["key_fingerprint"], f"<code>{report.key_fingerprint}</code>"),
         (words["versions"], versions or "–"),
     )
@@ -1025,7 +1039,10 @@ _WORDS: dict[Language, dict[str, str]] = {
         "inputs_text": "Whoever holds a file can check that it is the one examined here: its"
         " SHA-256 must be the same.",
         "file_size": "{rows} rows, {size} bytes",
-        "epoch": "Policy epoch",
+        "epoch": "Epoch of the marks",
+        "epoch_times": "in force from {start} to {end}",
+        "epoch_now": "today",
+        "epochs_untried": "Not tried, for want of their master key: {listed}",
         "key_fingerprint": "Key fingerprint",
         "versions": "Software",
         "method_title": "How it was computed",
@@ -1213,7 +1230,10 @@ _WORDS: dict[Language, dict[str, str]] = {
         "inputs_text": "Le détenteur d’un fichier peut vérifier qu’il s’agit de celui qui est"
         " examiné ici : son empreinte SHA-256 doit être identique.",
         "file_size": "{rows} lignes, {size} octets",
-        "epoch": "Époque de la politique",
+        "epoch": "Époque des marques",
+        "epoch_times": "en vigueur du {start} au {end}",
+        "epoch_now": "jour du rapport",
+        "epochs_untried": "Non essayées, faute de leur clé maîtresse : {listed}",
         "key_fingerprint": "Empreinte de la clé",
         "versions": "Logiciels",
         "method_title": "Comment le calcul est fait",

@@ -109,12 +109,26 @@ def _facts(subject: TraceReport | Verdict, verdict: Verdict) -> Group:
     ]
     if isinstance(subject, TraceReport):
         seen.insert(0, ("relation", visible(subject.relation)))
+        seen += _epochs(subject)
     rule = [
         ("threshold", f"log10 N/α = {_exponent(verdict.threshold_log10, verdict)}"),
         ("recipients", f"N = {verdict.recipients:,}"),
         ("false accusation", f"α = {verdict.alpha:g}"),
     ]
     return Group("", _line(seen), _line(rule))
+
+
+def _epochs(report: TraceReport) -> list[tuple[str, str]]:
+    """From which epoch an accused recipient's copy is, and which epochs could not be tried."""
+    seen = []
+    if report.verdict.accused:
+        times = [(time or "now")[:10] for time in (report.epoch_opened_at, report.epoch_closed_at)]
+        during = f" ({times[0]} to {times[1]})" if report.epoch_opened_at else ""
+        seen.append(("epoch", f"{report.epoch}{during}"))
+    if report.untried_epochs:
+        listed = ", ".join(map(str, report.untried_epochs))
+        seen.append(("not tried, for want of their key: epoch", listed))
+    return seen
 
 
 def _line(facts: Sequence[tuple[str, str]]) -> Text:

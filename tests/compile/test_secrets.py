@@ -11,11 +11,13 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from pgbalise.database import PsycopgSession, apply_policy, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.errors import DatabaseProblem, InvalidRecipient
+from pgbalise.install import install
 from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
+from pgbalise.session import PsycopgSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -138,7 +140,7 @@ def world(cluster: ThrowawayCluster) -> Iterator[World]:
             ("carl", "care"),
         ):
             with dba.transaction():
-                enrol(session, f"secret_{role}", RecipientClass(recipient_class), KEY, 1)
+                enrol(session, [f"secret_{role}"], RecipientClass(recipient_class), KEY)
         for statement in DECOYS.split(";"):
             dba.execute(statement)
         bare = World(cluster, name, dba, forbidden_texts(dba))
@@ -707,7 +709,7 @@ def test_a_role_with_a_way_round_the_views_is_not_enrolled(world: World, shortcu
         world.dba.execute("CREATE ROLE shortcut LOGIN")
         world.dba.execute(shortcut)
         with pytest.raises(InvalidRecipient):
-            enrol(PsycopgSession(world.dba), "shortcut", RecipientClass.SECONDARY, KEY, 1)
+            enrol(PsycopgSession(world.dba), ["shortcut"], RecipientClass.SECONDARY, KEY)
     finally:
         world.dba.execute("ROLLBACK")
 
@@ -721,7 +723,7 @@ def test_the_servers_log_holds_no_secret(world: World) -> None:
         with world.dba.transaction():
             apply_policy(session, DOCUMENT, KEY)
             world.dba.execute("CREATE ROLE logged LOGIN")
-            enrol(session, "logged", RecipientClass.SECONDARY, KEY, 1)
+            enrol(session, ["logged"], RecipientClass.SECONDARY, KEY)
             bare = forbidden_texts(world.dba)
             raise psycopg.Rollback
     finally:

@@ -12,9 +12,11 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from pgbalise.database import PsycopgSession, apply_policy, enrol, install, revoke
+from pgbalise.database import apply_policy, enrol, revoke
+from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
+from pgbalise.session import PsycopgSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -105,7 +107,7 @@ def apply(connection: Connection, document: dict[str, Any]) -> None:
 
 def enrol_role(connection: Connection, role: str, recipient_class: RecipientClass) -> None:
     with connection.transaction():
-        enrol(PsycopgSession(connection), role, recipient_class, KEY, 1)
+        enrol(PsycopgSession(connection), [role], recipient_class, KEY)
 
 
 @contextmanager

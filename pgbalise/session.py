@@ -1,0 +1,126 @@
+"""A connection as the rest of pgbalise needs it, over psycopg or inside the server.
+
+Identifiers are quoted by the server (``format('%I')``), values are parameters.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+from psycopg import RawCursor, sql
+
+from pgbalise.errors import DatabaseProblem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Session(Protocol):
+    """What pgbalise needs of a connection: parameters are ``$1``, ``$2``, ..."""
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows."""
+
+    def run(self, template: str, *names: str) -> None:
+        """Run ``format(template, *names)``, put together by the server."""
+
+    def append(
+        self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Append rows to a table, secrets among them: no log ever shows them."""
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        """Append rows of text to a table made by pgbalise; columns in the table's order."""
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        """Return a query's rows as text, under these names."""
+
+
+class PsycopgSession:
+    """A Session over a psycopg connection; its errors become DatabaseProblem."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self.connection = connection
+
+    def fetch(self, sql: str, *args: object) -> list[tuple[Any, ...]]:
+        """Run a statement and return its rows, none for one that returns no rows."""
+        with problems(), RawCursor(self.connection) as cursor:
+            cursor.execute(sql.encode(), args or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def run(self, template: str, *names: str) -> None:
+        """Run ``format(template, *names)``, put together by the server."""
+        run(self, template, *names)
+
+    def append(
+        self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+    ) -> None:
+        """Append rows to a table by COPY, whose data no log setting writes down."""
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+            sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def load(self, table: str, rows: pa.Table) -> None:
+        """Append rows of text to a table made by pgbalise; columns in the table's order."""
+        import pyarrow.csv
+
+        body = io.BytesIO()
+        pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
+        statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(table))
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(body.getbuffer())
+
+    def read(self, query: str, names: Sequence[str]) -> pa.Table:
+        """Return a query's rows as text, under these names."""
+        from pgbalise.leak import copied_rows
+
+        statement = b"COPY (" + query.encode() + b") TO STDOUT (FORMAT csv)"
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            return copied_rows(b"".join(copy), list(names))
+
+
+def run(session: Session, template: str, *names: str) -> None:
+    """Have the server put a statement together with format(), and run it."""
+    [(statement,)] = session.fetch(
+        "SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names)
+    )
+    session.fetch(statement)
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """Turn a psycopg error into a DatabaseProblem of one line."""
+    try:
+        yield
+    except psycopg.Error as problem:
+        diag = problem.diag
+        text = diag.message_primary or str(problem).strip().splitlines()[0]
+        raise DatabaseProblem(f"the database says: {text}", hint=diag.message_hint) from None
+
+
+@contextmanager
+def connect(dsn: str) -> Iterator[PsycopgSession]:
+    """Open a connection that prints every value the same way, whatever the server's settings.
+
+    ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files.
+    """
+    with problems():
+        connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
+    with connection:
+        session = PsycopgSession(connection)
+        for setting, value in (
+            ("search_path", "pg_catalog"),
+            ("datestyle", "ISO, YMD"),
+            ("timezone", "UTC"),
+            ("extra_float_digits", "1"),
+            ("intervalstyle", "postgres"),
+        ):
+            session.fetch("SELECT set_config($1::text, $2::text, false)", setting, value)
+        yield session

@@ -1,0 +1,90 @@
+-- The catalog: roles and tables of schema balise. Part of the extension, and all by itself what
+-- `pgbalise init --sql-only` installs (with routines.sql).
+
+-- balise_owner owns the marked views: it may read the protected relations and the secrets, and
+-- nobody logs in as it. balise_admin runs pgbalise, balise_auditor reads what it did.
+DO $$
+DECLARE
+    wanted text;
+BEGIN
+    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
+            EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+        END IF;
+    END LOOP;
+END
+$$;
+
+CREATE TABLE balise.policy (
+    version serial PRIMARY KEY,
+    document jsonb NOT NULL,
+    applied_at timestamptz
+);
+COMMENT ON TABLE balise.policy IS 'Every policy applied, the newest last; applied_at is NULL for the draft';
+CREATE UNIQUE INDEX policy_one_draft ON balise.policy ((applied_at IS NULL)) WHERE applied_at IS NULL;
+
+CREATE TABLE balise.epoch (
+    epoch integer PRIMARY KEY,
+    key_fingerprint text,
+    opened_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE balise.epoch IS 'Every epoch opened, and the master key it marks with; the last one is in force';
+
+CREATE TABLE balise.relation (
+    relation_id serial PRIMARY KEY,
+    schema_name name NOT NULL,
+    relation_name name NOT NULL,
+    column_names name[] NOT NULL DEFAULT '{}',
+    needed_columns name[] NOT NULL DEFAULT '{}',
+    UNIQUE (schema_name, relation_name)
+);
+COMMENT ON TABLE balise.relation IS 'The protected relations, their columns when the policy was applied, and those it rests on';
+
+CREATE TABLE balise.marked_view (
+    schema_name name NOT NULL,
+    view_name name NOT NULL,
+    relation_id integer NOT NULL REFERENCES balise.relation ON DELETE CASCADE,
+    definition_hash bytea NOT NULL,
+    PRIMARY KEY (schema_name, view_name)
+);
+COMMENT ON TABLE balise.marked_view IS 'The marked views as written, each with the SHA-256 of pg_get_viewdef()';
+CREATE INDEX marked_view_relation_id ON balise.marked_view (relation_id);
+
+CREATE TABLE balise.relation_secret (
+    relation_id integer PRIMARY KEY REFERENCES balise.relation ON DELETE CASCADE,
+    seeds bigint[] NOT NULL,
+    keys bytea[] NOT NULL,
+    -- a NULL among them would give stored values
+    CHECK (cardinality(seeds) = 2 * cardinality(keys)
+           AND array_position(seeds, NULL) IS NULL AND array_position(keys, NULL) IS NULL)
+) WITH (fillfactor = 10);
+COMMENT ON TABLE balise.relation_secret IS 'Secret: two hash seeds and one key for each carrier';
+
+CREATE TABLE balise.recipient (
+    role_name name PRIMARY KEY,
+    class text NOT NULL CHECK (class IN ('secondary', 'care')),
+    enrolled_at timestamptz NOT NULL DEFAULT now(),
+    revoked_at timestamptz,
+    UNIQUE (role_name, class)
+);
+COMMENT ON TABLE balise.recipient IS 'Every recipient ever enrolled';
+
+CREATE TABLE balise.commitment (
+    role_name name REFERENCES balise.recipient,
+    epoch integer REFERENCES balise.epoch,
+    commitment bytea NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (role_name, epoch)
+);
+COMMENT ON TABLE balise.commitment IS 'The commitment to each codeword that a recipient ever had, one for each epoch';
+
+-- One row fills one heap page: the word is read in place, without TOAST, and the planner finds
+-- it by index from the first recipient on.
+CREATE TABLE balise.codeword (
+    role_name name PRIMARY KEY,
+    class text NOT NULL,
+    word bytea NOT NULL CHECK (octet_length(word) = 8000),
+    FOREIGN KEY (role_name, class) REFERENCES balise.recipient (role_name, class)
+);
+ALTER TABLE balise.codeword ALTER COLUMN word SET STORAGE PLAIN;
+COMMENT ON TABLE balise.codeword IS 'Secret: the stored word of each recipient who is not revoked, in the epoch in force';

@@ -1,0 +1,11 @@
+-- What pg_dump takes along: all of the catalog, in the order that its foreign keys ask for.
+SELECT pg_catalog.pg_extension_config_dump('balise.policy', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.policy_version_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.epoch', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.relation', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.relation_relation_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.marked_view', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.relation_secret', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.recipient', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.codeword', '');
