@@ -20,12 +20,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from pgbalise.database import PsycopgSession, apply_policy, connect, enrol, install
+from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
 from pgbalise.demo.servers import MAJORS, PACKAGES, installation
+from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+from pgbalise.session import PsycopgSession, connect
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = MasterKey(bytes(range(32)))
@@ -207,13 +209,13 @@ def _serve(major: int, say: Any) -> Iterator[Server]:
         with connect(cluster.dsn()) as session:
             load_cohort(session.connection)
             _load_kinds(session.connection)
-            install(session, **({} if extension else {"sql_only": True}))
+            install(session, sql_only=not extension)
+            made = Server(major, extension, cluster)
+            made.apply("seeded")
             with session.connection.transaction():
                 for role, recipient_class in RECIPIENTS.items():
                     session.run("CREATE ROLE %I LOGIN", role)
-                    enrol(session, role, recipient_class, KEY, 1)
-        made = Server(major, extension, cluster)
-        made.apply("seeded")
+                    enrol(session, [role], recipient_class, KEY)
         yield made
 
 

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 
 import pgbalise
-from pgbalise.database import connect, enrol, revoke
+from pgbalise.database import enrol, revoke
 from pgbalise.demo.servers import installation
 from pgbalise.doctor import examine
 from pgbalise.errors import EnvironmentProblem
 from pgbalise.extract import write_extract
 from pgbalise.investigate import investigate
 from pgbalise.marking.policy import Policy, RecipientClass, Relation
+from pgbalise.session import connect
 
 pytestmark = pytest.mark.matrix
 
@@ -119,7 +120,7 @@ def test_a_revoked_recipient_is_refused(server: Any) -> None:
     with connect(server.dsn()) as session:
         session.run("CREATE ROLE %I LOGIN", "leaver")
         with session.connection.transaction():
-            enrol(session, "leaver", RecipientClass.SECONDARY, server.key, 1)
+            enrol(session, ["leaver"], RecipientClass.SECONDARY, server.key)
     with psycopg.connect(server.dsn("leaver"), autocommit=True) as leaver:
         assert len(leaver.execute("SELECT * FROM marked.patient LIMIT 5").fetchall()) == 5
         with connect(server.dsn()) as session, session.connection.transaction():
