@@ -102,7 +102,9 @@ def one(cluster: ThrowawayCluster, query: str, *args: object) -> Any:
 
 def catch_up(primary: ThrowawayCluster, standby: ThrowawayCluster) -> None:
     """Wait until the standby has replayed what has been written so far."""
-    written = one(primary, "SELECT pg_current_wal_insert_lsn()::text")
+    # the throwaway server's commits are asynchronous, and its WAL writer sleeps when idle
+    primary.psql("CHECKPOINT")
+    written = one(primary, "SELECT pg_current_wal_flush_lsn()::text")
     deadline = time.monotonic() + 20
     while not one(standby, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", written):
         assert time.monotonic() < deadline, standby.log_tail()
@@ -197,9 +199,11 @@ def test_a_promoted_standby_marks_as_before_and_administers(
         assert len(late.execute("SELECT * FROM marked.patient").fetchall()) == 500
     # PL/Python finds the library there too
     standby.psql("SELECT balise.revoke('late')")
-    with psycopg.connect(standby.dsn(user="late")) as late:
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            late.execute("SELECT * FROM marked.patient")
+    with (
+        psycopg.connect(standby.dsn(user="late")) as late,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        late.execute("SELECT * FROM marked.patient")
 
 
 def test_a_standby_of_nothing_is_one_clear_error() -> None:

@@ -137,7 +137,7 @@ def test_the_leaker_is_named(server: Any, tmp_path: Path) -> None:
     found = investigate(
         [leak],
         "dpi.lab_result",
-        server.key,
+        [server.key],
         server.dsn(),
         alpha=1e-6,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
