@@ -158,8 +158,8 @@ def _digest(session: PsycopgSession, schema: str, name: str, key: list[str]) -> 
     return hashed.hexdigest()
 
 
-Answers = dict[tuple[str, str], str]
-"""By role and relation; under ``postgres``, the stored relations."""
+Answers = dict[tuple[str | None, str], str]
+"""By role and relation; under None, the stored relations."""
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,13 @@ class Server:
     key: MasterKey = KEY
     recipients: Mapping[str, RecipientClass] = field(default_factory=lambda: RECIPIENTS)
 
-    def dsn(self, role: str = "postgres") -> str:
-        return self.cluster.dsn(user=role)
+    @property
+    def owner(self) -> str:
+        """Who installed: a superuser, or as on managed servers one who may only create roles."""
+        return "postgres" if self.extension else "dba"
+
+    def dsn(self, role: str | None = None) -> str:
+        return self.cluster.dsn("hospital", role or self.owner)
 
     def policy(self, derivation: str) -> Policy:
         return parse_policy(document(derivation))
@@ -187,12 +192,12 @@ class Server:
     def answers(self, policy: Policy) -> Answers:
         """The digest of every stored relation, and of every marked view for every recipient."""
         found = {}
-        for role in ("postgres", *RECIPIENTS):
+        for role in (None, *RECIPIENTS):
             with connect(self.dsn(role)) as session:
                 for relation in policy.relations:
-                    stored = role == "postgres"
-                    where = relation.schema if stored else policy.schemas[RECIPIENTS[role]]
-                    name = relation.name if stored else relation.view
+                    where, name = relation.schema, relation.name
+                    if role is not None:
+                        where, name = policy.schemas[RECIPIENTS[role]], relation.view
                     key = [column for column, _ in relation.key]
                     found[role, relation.qualified] = _digest(session, where, name, key)
         return found
@@ -204,14 +209,18 @@ def _serve(major: int) -> Iterator[Server]:
     with ThrowawayCluster(installation=installation(major)) as cluster:
         if extension:
             cluster.install_extension(PROJECT / "sql")
-        with connect(cluster.dsn()) as session:
+        made = Server(major, extension, cluster)
+        with psycopg.connect(cluster.dsn(), autocommit=True) as superuser:
+            if not extension:
+                superuser.execute("CREATE ROLE dba LOGIN CREATEROLE")
+            superuser.execute(f"CREATE DATABASE hospital OWNER {made.owner}")
+        with connect(made.dsn()) as session:
             load_cohort(session.connection)
             # a quarter of the 400,123 results, so that every version is tested in seconds
             session.connection.execute("DELETE FROM dpi.lab_result WHERE result_id > 100000")
             session.connection.execute("VACUUM (ANALYZE) dpi.lab_result")
             _load_kinds(session.connection)
             install(session, sql_only=not extension)
-            made = Server(major, extension, cluster)
             made.apply("seeded")
             with session.connection.transaction():
                 for role, recipient_class in RECIPIENTS.items():
