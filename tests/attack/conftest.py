@@ -1,4 +1,4 @@
-"""A hospital with a thief among its recipients, and a twin of it that the thief cannot tell apart."""
+"""A hospital with a thief among its recipients, and a twin that the thief cannot tell from it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.attack.oracle import Client, Heard, pieces, spellings, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from _pytest.terminal import TerminalReporter
 
     from pgbalise.demo.cluster import ThrowawayCluster
 
@@ -353,7 +355,22 @@ def _secret_texts(world: World) -> set[str]:
             texts.update(text for seed in seeds for text in spellings(seed))
             texts.update(text for key in keys for text in pieces(bytes(key)))
         words = [bytes(word) for (word,) in dba.execute("SELECT word FROM balise.codeword")]
-    for secret in (dither(KEY, 1), *(codeword(KEY, role, 1, bias(KEY, 1)) for role in ROLES[:3])):
-        words.append(np.packbits(secret, bitorder="little").tobytes())
+    bits = [dither(KEY, 1), *(codeword(KEY, role, 1, bias(KEY, 1)) for role in ROLES[:3])]
+    words += [np.packbits(secret, bitorder="little").tobytes() for secret in bits]
     texts.update(text for word in words for text in pieces(word))
     return texts
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Say how many attempts there were, by family, and how many told nothing."""
+    families: dict[str, list[bool]] = {}
+    for outcome in ("passed", "failed", "xfailed"):
+        for report in terminalreporter.getreports(outcome):
+            test, _, name = report.nodeid.partition("[")
+            if test.endswith("::test_attempt_tells_nothing"):
+                families.setdefault(name.partition(":")[0], []).append(outcome == "passed")
+    if families:
+        terminalreporter.section("attempts: tried, stopped")
+        total = [stopped for family in families.values() for stopped in family]
+        for family, tried in [*families.items(), ("all", total)]:
+            terminalreporter.write_line(f"{family:34}{len(tried):4}{sum(tried):4}")

@@ -59,7 +59,10 @@ HOLES = {
         tries("SELECT solde FROM clinic.patient"),
     ),
     "a grant on one stored column": (
-        "GRANT USAGE ON SCHEMA clinic TO mallory; GRANT SELECT (naissance) ON clinic.patient TO mallory",
+        (
+            "GRANT USAGE ON SCHEMA clinic TO mallory;"
+            "GRANT SELECT (naissance) ON clinic.patient TO mallory"
+        ),
         ATTEMPTS["statistics and plans: published statistics"],
     ),
     "a view that passes stored values": (
@@ -80,7 +83,8 @@ HOLES = {
     "decoys filtered by a condition only": (
         (
             "ALTER TABLE balise_decoy.patient DISABLE ROW LEVEL SECURITY;"
-            "CREATE OR REPLACE VIEW marked.patient AS SELECT id, nom, ville, solde, naissance, vu_le"
+            "CREATE OR REPLACE VIEW marked.patient AS"
+            " SELECT id, nom, ville, solde, naissance, vu_le"
             " FROM balise_decoy.patient WHERE balise_recipient = SESSION_USER"
         ),
         ATTEMPTS["leaky functions and operators: a cheap function beside a selective condition"],
@@ -157,3 +161,21 @@ def test_decoys_without_statistics_of_their_own_tell_no_guess(fresh_pair: Pair) 
 def test_there_are_enough_attempts() -> None:
     assert len(ATTEMPTS) >= 90
     assert len({attempt.script for attempt in ATTEMPTS.values()}) == len(ATTEMPTS)
+
+
+def test_who_runs_a_thiefs_code_gives_it_what_it_may_read(fresh_pair: Pair) -> None:
+    """A limit, not an attempt: no identity survives running somebody else's functions."""
+    script = (
+        "CREATE TABLE m.loot (row text)",
+        "GRANT INSERT ON m.loot TO PUBLIC",
+        (
+            "CREATE FUNCTION m.take() RETURNS boolean LANGUAGE plpgsql AS"
+            " $$ BEGIN INSERT INTO m.loot SELECT p::text FROM marked.patient AS p;"
+            " RETURN true; END $$"
+        ),
+        "CREATE VIEW m.report AS SELECT 'all is well' AS news WHERE m.take()",
+        "GRANT SELECT ON m.report TO PUBLIC",
+        ("victim", "SELECT * FROM m.report"),
+        "TABLE m.loot",
+    )
+    assert findings(fresh_pair, tries(*script, twin=False))
