@@ -18,6 +18,7 @@ from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import PsycopgSession
+from tests.attack.oracle import pieces, spellings, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,29 +83,6 @@ class World:
         return {text for text in self.forbidden if text in everything}
 
 
-def spellings(number: int) -> Iterator[str]:
-    """A secret 64-bit number in decimal, signed or not, and in hexadecimal."""
-    raw = (number % 2**64).to_bytes(8, "big")
-    yield from (str(number), str(number % 2**64), raw.hex(), raw[::-1].hex())
-
-
-def pieces(secret: bytes) -> Iterator[str]:
-    """Every 8 bytes of a secret: hexadecimal, escaped, and their bits in either order."""
-    for at in range(0, len(secret) - 7, 8):
-        part = secret[at : at + 8]
-        yield part.hex()
-        yield "".join(map(escaped, part)).lower()
-        yield "".join(f"{byte:08b}" for byte in part)
-        yield "".join(f"{byte:08b}"[::-1] for byte in part)
-
-
-def escaped(byte: int) -> str:
-    """A byte as PostgreSQL's escape format writes it."""
-    if byte in (0, *range(128, 256)):
-        return f"\\{byte:03o}"
-    return "\\\\" if byte == 92 else chr(byte)
-
-
 def forbidden_texts(dba: Connection) -> frozenset[str]:
     texts = {"leurre b"}
     for seeds, keys in dba.execute("SELECT seeds, keys FROM balise.relation_secret"):
@@ -160,13 +138,6 @@ class Overheard:
 
     texts: list[str]
     states: set[str]
-
-
-def written(value: object) -> str:
-    """A value as text, binary strings in hexadecimal."""
-    if isinstance(value, list):
-        return " ".join(map(written, value))
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def listen(connection: Connection, *statements: str) -> Overheard:
