@@ -1,0 +1,101 @@
+"""Recording a hospital's recipients: once each, and never against what was recorded before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from pgbalise.database import PsycopgSession, enrol, install, revoke
+from pgbalise.errors import DatabaseProblem, InvalidInput
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import RecipientClass
+from pgbalise.registry.record import record_database
+from pgbalise.registry.store import entries, open_registry, upgrade, verify_registry
+
+KEY = MasterKey(bytes(range(32)))
+AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def session(empty_db: psycopg.Connection[Any]) -> PsycopgSession:
+    """A small database with two recipients."""
+    opened = PsycopgSession(empty_db)
+    install(opened)
+    empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE carol LOGIN")
+    enrol(opened, "alice", RecipientClass.SECONDARY, KEY, 1)
+    enrol(opened, "bob", RecipientClass.CARE, KEY, 1)
+    return opened
+
+
+@pytest.fixture
+def registry(cluster: Any, session: PsycopgSession) -> Iterator[sa.Connection]:
+    """A registry beside the extension, in the same database."""
+    with open_registry(cluster.dsn(session.connection.info.dbname)) as connection:
+        upgrade(connection)
+        yield connection
+
+
+def told(registry: sa.Connection) -> list[tuple[str, str]]:
+    with registry.begin():
+        return [(entry.kind, entry.body["recipient"]) for entry in entries(registry)]
+
+
+def test_each_enrolment_commitment_and_revocation_is_recorded_once(
+    registry: sa.Connection, session: PsycopgSession
+) -> None:
+    record_database(registry, session, AT)
+    expected = [
+        ("enrolment", "alice"),
+        ("commitment", "alice"),
+        ("enrolment", "bob"),
+        ("commitment", "bob"),
+    ]
+    assert told(registry) == expected
+    assert record_database(registry, session, AT) == []
+    revoke(session, "alice")
+    enrol(session, "carol", RecipientClass.SECONDARY, KEY, 1)
+    record_database(registry, session, AT, KEY)
+    record_database(registry, session, AT)
+    expected += [("revocation", "alice"), ("enrolment", "carol"), ("commitment", "carol")]
+    assert told(registry) == expected
+    assert verify_registry(registry, []) == []
+    with registry.begin():
+        last = next(entries(registry, limit=1)).body
+    assert last["key_fingerprint"] == KEY.fingerprint()
+    assert last["database"] == session.connection.info.dbname
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("UPDATE balise.recipient SET commitment = sha256('x') WHERE role_name = 'bob'", "another"),
+        ("UPDATE balise.recipient SET class = 'secondary' WHERE role_name = 'bob'", "class of bob"),
+        ("UPDATE balise.recipient SET revoked_at = NULL", "revocation of alice"),
+        ("UPDATE balise.recipient SET enrolled_at = '2000-01-01'", r"enrolment .*1 more"),
+        ("DELETE FROM balise.recipient WHERE role_name = 'alice'", "alice is gone"),
+    ],
+)
+def test_a_catalog_that_was_changed_is_told_and_not_recorded(
+    registry: sa.Connection, session: PsycopgSession, change: str, complaint: str
+) -> None:
+    revoke(session, "alice")
+    record_database(registry, session, AT)
+    before = told(registry)
+    session.connection.execute("SET session_replication_role = replica")
+    session.connection.execute(change.encode())
+    with pytest.raises(DatabaseProblem, match=complaint):
+        record_database(registry, session, AT)
+    assert told(registry) == before
+
+
+def test_with_another_master_key_nothing_is_recorded(
+    registry: sa.Connection, session: PsycopgSession
+) -> None:
+    with pytest.raises(InvalidInput, match="codeword of alice"):
+        record_database(registry, session, AT, MasterKey(bytes(32)))
+    assert told(registry) == []
