@@ -188,7 +188,7 @@ def append(registry: sa.Connection, drafts: Iterable[Draft], at: datetime) -> li
     registry.execute(sa.select(sa.func.pg_advisory_xact_lock(_LEDGER_LOCK)))
     head = _head(registry)
     written: list[Entry] = []
-    for batch in _batches(drafts):
+    for batch in batches(drafts):
         origins = [draft.body["origin"] for draft in batch if "origin" in draft.body]
         known = set(
             registry.execute(
@@ -210,7 +210,8 @@ def append(registry: sa.Connection, drafts: Iterable[Draft], at: datetime) -> li
     return written
 
 
-def _batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+def batches(items: Iterable[_T]) -> Iterator[list[_T]]:
+    """Yield the items in lists that are worth one round trip to the server."""
     batch: list[_T] = []
     for item in items:
         batch.append(item)
@@ -318,10 +319,14 @@ def snapshot(registry: sa.Connection) -> Iterator[None]:
         yield
 
 
-def verify_registry(registry: sa.Connection, public_keys: Sequence[bytes]) -> list[Fault]:
-    """Return what was done to the ledger as it is stored."""
+def verify_registry(
+    registry: sa.Connection, public_keys: Sequence[bytes]
+) -> tuple[list[Fault], int, list[Checkpoint]]:
+    """Verify the ledger as it is stored; return faults, number of entries, checkpoints."""
     with problems(), snapshot(registry):
-        return verify(entries(registry), checkpoints(registry), public_keys)
+        count = registry.execute(sa.select(sa.func.count()).select_from(tables.entry)).scalar_one()
+        signatures = checkpoints(registry)
+        return verify(entries(registry), signatures, public_keys), count, signatures
 
 
 def sign(registry: sa.Connection, private_key: bytes, at: datetime) -> Checkpoint:
@@ -408,7 +413,7 @@ def import_lines(registry: sa.Connection, lines: Iterable[str]) -> int:
                 if item.sequence > own:
                     yield item
 
-        for batch in _batches(fresh()):
+        for batch in batches(fresh()):
             _insert(registry, batch)
             added += len(batch)
         if last is None or last.sequence < own:

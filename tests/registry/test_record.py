@@ -63,7 +63,7 @@ def test_each_enrolment_commitment_and_revocation_is_recorded_once(
     record_database(registry, session, AT)
     expected += [("revocation", "alice"), ("enrolment", "carol"), ("commitment", "carol")]
     assert told(registry) == expected
-    assert verify_registry(registry, []) == []
+    assert verify_registry(registry, [])[0] == []
     with registry.begin():
         last = next(entries(registry, limit=1)).body
     assert last["key_fingerprint"] == KEY.fingerprint()
