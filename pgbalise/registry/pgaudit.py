@@ -291,45 +291,57 @@ def _relation(name: str) -> tuple[str, str]:
     return schema, relation
 
 
-_WORD = re.compile(r"[^\W\d][\w$]*")
-_WORDS = re.compile(r"[^\W\d][\w$]*(?:\s+[^\W\d][\w$]*)*")
-_SIGNS = re.compile(r"[^\w'\"]+")
+# What PostgreSQL's lexer sees, as far as constants and comments need it. sqlglot's tokenizer was
+# tried: it does not look into DECLARE and EXPLAIN, and keeps the end of 1_840_127 as a name.
+_TOKEN = re.compile(
+    r"""
+    (?P<space> (?: \s | --[^\r\n]* )+ )
+  | (?P<comment> /\* )
+  | (?P<constant> \$(?P<tag>(?:[a-zA-Z_\x80-\U0010ffff][\w\x80-\U0010ffff]*)?)\$ .*? \$(?P=tag)\$
+    | [eE]' (?: [^'\\] | \\. | '' )* '
+    | (?: [bBnNxX] | [uU]& )? ' (?: [^'] | '' )* '
+    | (?: \d | \.\d ) [\w.]* (?: (?<=[eE]) [+-] \d+ )? )
+  | (?P<kept> \$\d+
+    | (?: [uU]& )? " (?: [^"] | "" )* "
+    | [a-zA-Z_\x80-\U0010ffff] [\w$\x80-\U0010ffff]*
+    | [-+*/<>=~!@\#%^&|`?:;,.()\[\]{}] )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_SIGN = re.compile(r"/\*|\*/")
 
 
 def normalised(statement: str) -> str | None:
-    """Return a statement without comments and constants: each constant is ``?``.
+    """Return a statement without comments, each constant as ``?``, spaces as one space.
 
-    Kept are words, quoted identifiers, ``$1`` and signs; anything else becomes ``?``, so that what
-    is not understood is not stored. None when it cannot be split into tokens at all.
+    None when it cannot be read for sure, so that what is not understood is not stored: a quote
+    that does not close, or a backslash before one, whose meaning is a setting of the session.
     """
-    from sqlglot.dialects.postgres import Postgres
-    from sqlglot.errors import SqlglotError
-
-    try:
-        tokens = Postgres().tokenize(statement)
-    except (SqlglotError, RecursionError):
-        return None
     parts: list[str] = []
-    end = -1
-    for token in tokens:
-        text = statement[token.start : token.end + 1]
-        glued = token.start == end + 1
-        end = token.end
-        before = parts[-1] if parts else ""
-        if token.token_type.name == "IDENTIFIER" and text.startswith('"'):
+    at = 0
+    while at < len(statement):
+        found = _TOKEN.match(statement, at)
+        if found is None:
+            return None
+        at = found.end()
+        text = found[0]
+        if found["comment"]:
+            depth = 1
+            while depth:
+                sign = _COMMENT_SIGN.search(statement, at)
+                if sign is None:
+                    return None
+                depth += 1 if sign[0] == "/*" else -1
+                at = sign.end()
+        if found["kept"]:
             parts.append(text)
-        elif glued and before == "?" and _WORD.match(text):
-            # the rest of a number such as 1_000
-            continue
-        elif glued and before == "$" and text.isascii() and text.isdigit():
-            parts[-1] = before + text
-        elif not token.token_type.name.endswith("STRING") and (
-            _WORDS.fullmatch(text) or _SIGNS.fullmatch(text)
-        ):
-            parts.append(text)
-        else:
+        elif found["constant"]:
+            if "\\'" in text and text[0] not in "eE$":
+                return None
             parts.append("?")
-    return " ".join(parts)
+        elif parts and parts[-1] != " ":
+            parts.append(" ")
+    return "".join(parts).strip()
 
 
 def moment(text: str, zone: tzinfo | None) -> datetime:
