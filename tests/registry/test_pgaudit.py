@@ -67,7 +67,7 @@ def traffic(server: ThrowawayCluster) -> None:
 
     with connect("alice", application_name='my app, "x" LOG:  AUDIT: ' + "x" * 60) as alice:
         alice.execute(
-            "SELECT *\n\tFROM marked.t\n WHERE v = 'Dupont, \"Jean\"' AND id < 500012345 -- Martin\n"
+            "SELECT *\n\tFROM marked.t\n WHERE v = 'Dupont, \"Jean\"' AND id < 500012 -- Martin\n"
         )
         alice.execute("SELECT v FROM marked.t WHERE id < %s", (77,))
         alice.execute("SELECT 1; SELECT now()")
@@ -221,13 +221,13 @@ def test_no_constant_is_stored_unless_asked(
     load(recorded, logs / "server.json")
     everything = "SELECT string_agg(e::text, '') FROM balise_registry.entry AS e"
     [text] = empty_db.execute(everything).fetchone() or [""]
-    assert not any(value in text for value in ("Dupont", "500012345", "Martin", "Durand"))
+    assert not any(value in text for value in ("Dupont", "500012", "Martin", "Durand"))
 
 
 def test_statements_are_kept_when_asked(recorded: sa.Connection, logs: Path) -> None:
     load(recorded, logs / "server.log", keep_statements=True)
     assert stored(recorded)[0].body["statement"] == (
-        "SELECT *\n\tFROM marked.t\n WHERE v = 'Dupont, \"Jean\"' AND id < 500012345 -- Martin\n"
+        "SELECT *\n\tFROM marked.t\n WHERE v = 'Dupont, \"Jean\"' AND id < 500012 -- Martin\n"
     )
 
 
@@ -290,10 +290,8 @@ def test_a_long_log_is_read_as_a_stream(recorded: sa.Connection, tmp_path: Path)
 
     row = io.StringIO()
     message = "AUDIT: SESSION,{},1,READ,SELECT,VIEW,marked.t,\"SELECT '" + "x" * 1000 + "'\",<n>"
-    csv.writer(row).writerow(
-        ["2026-01-31 12:00:00.000 UTC", "alice", "another", 1, "[local]", "1.1", *[""] * 7]
-        + [message, *[""] * 8, "app", "", "", 0]
-    )
+    who = ["2026-01-31 12:00:00.000 UTC", "alice", "another", 1, "[local]", "1.1"]
+    csv.writer(row).writerow([*who, *[""] * 7, message, *[""] * 8, "app", "", "", 0])
     line = row.getvalue().replace("\r\n", "\n").replace("UTC,alice", 'UTC,"alice"')
     log = tmp_path / "server.csv"
     with log.open("w") as file:
