@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ GENESIS = bytes(32)
 _ENTRY = b"pgbalise ledger entry 1\n"
 _CHECKPOINT = b"pgbalise ledger checkpoint 1\n"
 _LARGEST = 2**53 - 1
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _SEARCHES = 2_000_000
 """Hashes that verify() may spend on finding the number an entry had before it was renumbered."""
 
@@ -128,7 +130,7 @@ def _ordered(value: object) -> object:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if _UNSTORABLE.search(value):
             raise InvalidInput("a ledger entry cannot hold U+0000 or half a surrogate pair")
         return value
     if isinstance(value, int):
@@ -138,15 +140,18 @@ def _ordered(value: object) -> object:
     if isinstance(value, Mapping):
         if not all(isinstance(name, str) for name in value):
             raise InvalidInput("a ledger entry's objects have strings as keys")
-        names = sorted((_ordered(name) for name in value), key=_utf16)
+        # the order of UTF-16 units, which is that of code points up to U+D7FF
+        names = sorted(value, key=None if all(map(str.isascii, value)) else _utf16)
+        if _UNSTORABLE.search("".join(names)):
+            raise InvalidInput("a ledger entry cannot hold U+0000 or half a surrogate pair")
         return {name: _ordered(value[name]) for name in names}
     if isinstance(value, (list, tuple)):
         return [_ordered(item) for item in value]
     raise InvalidInput(f"a ledger entry cannot hold a {type(value).__name__}")
 
 
-def _utf16(name: object) -> bytes:
-    return str(name).encode("utf-16-be")
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be", "surrogatepass")
 
 
 def instant(moment: datetime) -> str:
@@ -228,7 +233,7 @@ def signature_holds(checkpoint: Checkpoint) -> bool:
     return True
 
 
-@dataclass
+@dataclass(slots=True)
 class _Seen:
     """What verify() keeps of an entry: ``number`` is the one that its hash was made with."""
 
@@ -352,13 +357,12 @@ def _gaps(genuine: Sequence[_Seen]) -> list[Fault]:
 def _edits(genuine: Sequence[_Seen], trusted: Mapping[int, set[bytes]]) -> list[Fault]:
     unsound = {item.number for item in genuine if not item.sound}
     faults = [Fault("edited", n, n, "its content does not give its hash") for n in unsound]
-    first = genuine[:1]
     broken = {
         (low.number, high.number)
         for low, high in pairwise(genuine)
         if high.number == low.number + 1 and high.previous != low.hash
     }
-    broken |= {(0, 1) for item in first if item.number == 1 and item.previous != GENESIS}
+    broken |= {(0, 1) for item in genuine[:1] if item.number == 1 and item.previous != GENESIS}
     hashes = {item.number: item.hash for item in genuine}
     blamed: set[int] = set()
     for low, high in sorted(broken):

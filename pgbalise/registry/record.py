@@ -16,7 +16,7 @@ from pgbalise.errors import DatabaseProblem
 from pgbalise.marking.keys import MasterKey
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import Entry, instant
-from pgbalise.registry.store import Draft, append, problems
+from pgbalise.registry.store import Draft, append, lock, problems
 
 
 def identity(session: Session) -> tuple[str, str]:
@@ -41,8 +41,8 @@ def record_database(
     name, system = identity(session)
     where = {"database": name, "system": system}
     with problems(), registry.begin():
-        # readers go on; a second recording waits
-        registry.execute(sa.text("LOCK TABLE balise_registry.database IN EXCLUSIVE MODE"))
+        # a second recording waits, and so sees this one
+        lock(registry)
         database_id = _database_id(registry, name, system, at)
         _contradictions(registry, database_id, found)
         drafts = [

@@ -100,11 +100,15 @@ def _connect(dsn: str) -> psycopg.Connection[Any]:
             "the registry's connection string has an @ in its host",
             hint="in a URI, write the @ of a password as %40",
         )
-    return psycopg.connect(
-        dsn,
-        application_name="pgbalise",
-        options=f"{parameters.get('options') or ''} -c timezone=UTC -c search_path=pg_catalog",
-    )
+    connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
+    for setting, value in (
+        ("search_path", "pg_catalog"),
+        ("datestyle", "ISO, YMD"),
+        ("timezone", "UTC"),
+    ):
+        connection.execute("SELECT pg_catalog.set_config(%s, %s, false)", (setting, value))
+    connection.autocommit = False
+    return connection
 
 
 def _configuration(output: TextIO | None = None) -> Config:
@@ -179,13 +183,18 @@ class Draft:
     body: Mapping[str, Any]
 
 
+def lock(registry: sa.Connection) -> None:
+    """Wait for whoever else adds to the ledger, and hold them off until the transaction ends."""
+    registry.execute(sa.select(sa.func.pg_advisory_xact_lock(_LEDGER_LOCK)))
+
+
 def append(registry: sa.Connection, drafts: Iterable[Draft], at: datetime) -> list[Entry]:
     """Add entries to the ledger and return them; must run inside a transaction.
 
     Writers wait for each other until their transactions end. A draft whose origin is recorded
     already is left out.
     """
-    registry.execute(sa.select(sa.func.pg_advisory_xact_lock(_LEDGER_LOCK)))
+    lock(registry)
     head = _head(registry)
     written: list[Entry] = []
     for batch in batches(drafts):
@@ -338,7 +347,7 @@ def sign(registry: sa.Connection, private_key: bytes, at: datetime) -> Checkpoin
 
     public = Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
     with problems(), registry.begin():
-        registry.execute(sa.select(sa.func.pg_advisory_xact_lock(_LEDGER_LOCK)))
+        lock(registry)
         earlier = checkpoints(registry)
         faults = verify(entries(registry), earlier, [public])
         faults = [fault for fault in faults if fault.kind != "unknown key"]
@@ -388,7 +397,7 @@ def import_lines(registry: sa.Connection, lines: Iterable[str]) -> int:
     added = 0
     kept: list[Checkpoint] = []
     with problems(), registry.begin():
-        registry.execute(sa.select(sa.func.pg_advisory_xact_lock(_LEDGER_LOCK)))
+        lock(registry)
         head = _head(registry)
         own = head.sequence if head else 0
         last: Entry | None = None

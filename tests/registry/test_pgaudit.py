@@ -86,6 +86,8 @@ def traffic(server: ThrowawayCluster) -> None:
     with connect("rows") as rows:
         rows.execute("SELECT v FROM marked.t LIMIT 3")
         rows.execute("BEGIN; DECLARE c CURSOR FOR SELECT * FROM marked.t; FETCH ALL c; COMMIT")
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            rows.execute("SELECT 1 / (id - 99) FROM marked.t")
     with connect("forger") as forger:
         forger.execute(
             "DO $$ BEGIN RAISE LOG 'AUDIT: SESSION,1,1,READ,SELECT,VIEW,marked.t,x,<not logged>';"
@@ -207,8 +209,20 @@ def test_all_forms_say_the_same_and_nothing_is_recorded_twice(
     assert reads(recorded) == EXPECTED
 
 
-def test_with_log_rows_a_cursor_s_rows_leave_unlogged(recorded: sa.Connection, logs: Path) -> None:
-    # what the guide warns of: pgaudit 1.7 writes at the statement's end, which a cursor misses
+def test_object_audit_logging_alone_records_the_same(
+    recorded: sa.Connection, logs: Path, tmp_path: Path
+) -> None:
+    lines = (logs / "server.json").read_bytes().splitlines(keepends=True)
+    log = tmp_path / "server.json"
+    log.write_bytes(b"".join(line for line in lines if b'"AUDIT: SESSION' not in line))
+    assert load(recorded, log).other == 0
+    assert reads(recorded) == EXPECTED
+
+
+def test_with_log_rows_cursors_and_failures_leave_unlogged(
+    recorded: sa.Connection, logs: Path
+) -> None:
+    # what the guide warns of: pgaudit 1.7 then writes at a statement's end, which these miss
     load(recorded, logs / "server.csv")
     assert [read[4] for read in reads(recorded) if read[0] == "rows"] == [
         "SELECT v FROM marked.t LIMIT ?"

@@ -15,7 +15,14 @@ from pgbalise.errors import DatabaseProblem, InvalidInput
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.registry.record import record_database
-from pgbalise.registry.store import entries, open_registry, upgrade, verify_registry
+from pgbalise.registry.store import (
+    entries,
+    open_registry,
+    problems,
+    sign,
+    upgrade,
+    verify_registry,
+)
 
 KEY = MasterKey(bytes(range(32)))
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -91,6 +98,24 @@ def test_a_catalog_that_was_changed_is_told_and_not_recorded(
     with pytest.raises(DatabaseProblem, match=complaint):
         record_database(registry, session, AT)
     assert told(registry) == before
+
+
+def test_a_writer_needs_no_more_than_the_guide_says(
+    cluster: Any, registry: sa.Connection, session: PsycopgSession
+) -> None:
+    session.connection.execute(
+        "CREATE ROLE writer LOGIN; ALTER ROLE writer SET datestyle = 'German';"
+        "GRANT USAGE ON SCHEMA balise_registry TO writer;"
+        "GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA balise_registry TO writer;"
+        "GRANT UPDATE ON balise_registry.recipient TO writer"
+    )
+    with open_registry(cluster.dsn(session.connection.info.dbname, "writer")) as limited:
+        assert len(record_database(limited, session, AT)) == 4
+        revoke(session, "alice")
+        assert len(record_database(limited, session, AT)) == 1
+        sign(limited, bytes(32), AT)
+        with pytest.raises(DatabaseProblem, match="must be owner"), problems(), limited.begin():
+            limited.execute(sa.text("DROP TRIGGER append_only ON balise_registry.entry"))
 
 
 def test_with_another_master_key_nothing_is_recorded(
