@@ -26,6 +26,7 @@ from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
 from pgbalise.keyfile import generate_key, key_from_command, read_key
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+from pgbalise.registry.commands import ledger_app, registry_app
 
 app = typer.Typer(
     help="Beacons on health data: mark what PostgreSQL returns, per recipient, and trace leaks.",
@@ -40,6 +41,8 @@ app.add_typer(key_app, name="key")
 app.add_typer(policy_app, name="policy")
 app.add_typer(recipient_app, name="recipient")
 app.add_typer(epoch_app, name="epoch")
+app.add_typer(registry_app, name="registry")
+app.add_typer(ledger_app, name="ledger")
 
 Dsn = Annotated[
     str,

@@ -16,17 +16,27 @@ from pgbalise.marking.keys import MASTER_KEY_BYTES, MasterKey
 def generate_key(path: Path) -> MasterKey:
     """Write a fresh master key to a new file of mode 0600; never overwrites one."""
     secret = secrets.token_bytes(MASTER_KEY_BYTES)
+    write_private(path, secret.hex().encode() + b"\n")
+    return MasterKey(secret)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a secret to a new file of mode 0600; InvalidKey when there is one already."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as problem:
         raise InvalidKey(f"{path}: the key file cannot be made: {problem.strerror}") from None
-    with os.fdopen(handle, "w") as file:
-        file.write(secret.hex() + "\n")
-    return MasterKey(secret)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
 
 
 def read_key(path: Path) -> MasterKey:
     """Read a master key; raise InvalidKey when it is missing, malformed or readable by others."""
+    return _parse(read_private(path, "make one with pgbalise key generate"), str(path))
+
+
+def read_private(path: Path, hint: str) -> bytes:
+    """Read a secret's file; raise InvalidKey when it is missing (with ``hint``) or not private."""
     try:
         # the check and the reading are of the same open file, so it cannot be exchanged in between
         with path.open("rb") as file:
@@ -35,13 +45,13 @@ def read_key(path: Path) -> MasterKey:
     except OSError as problem:
         raise InvalidKey(
             f"{path}: the key file cannot be read: {problem.strerror}",
-            hint="make one with pgbalise key generate",
+            hint=hint,
         ) from None
     if not stat.S_ISREG(mode):
         raise InvalidKey(f"{path}: the key is not an ordinary file")
     if mode & 0o077:
         raise InvalidKey(f"{path}: the key file can be read by others", hint=f"chmod 600 {path}")
-    return _parse(text, str(path))
+    return text
 
 
 def key_from_command(command: str) -> MasterKey:

@@ -29,6 +29,8 @@ NOTE = "<!-- Written by docs/reference/generate.py: change the code, then run it
 _ANSWERS = {
     "trace": "0 someone is accused, 1 no one is, 2 an error",
     "doctor": "0 nothing critical, 1 a critical finding, 2 an error",
+    "registry current": "0 the newest revision, 1 an upgrade is due, 2 an error",
+    "ledger verify": "0 no fault, 1 a fault, 2 an error",
 }
 _EXIT = "0 done, 2 an error"
 
@@ -128,7 +130,7 @@ def cli_page() -> str:
             rows.append(f"| {names}{_value(p)} | {help_text.strip()} | {_default(p)} |")
         if len(rows) > 2:
             out.append("\n".join(rows))
-        out.append(f"Exit status: {_ANSWERS.get(path[0], _EXIT)}.")
+        out.append(f"Exit status: {_ANSWERS.get(' '.join(path), _EXIT)}.")
     return "\n\n".join(out) + "\n"
 
 

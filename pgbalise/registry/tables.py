@@ -1,0 +1,186 @@
+"""What the registry holds, as SQLAlchemy tables; migrations/ makes them, these only describe.
+
+Change both together: a test compares them. Times are timestamptz, digests and keys bytea.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "balise_registry"
+
+NAMES = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+}
+
+metadata = MetaData(schema=SCHEMA, naming_convention=NAMES)
+
+database = Table(
+    "database",
+    metadata,
+    Column("database_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("system_identifier", Text, nullable=False),
+    Column("first_seen", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("name", "system_identifier"),
+    comment="The patient databases known: name within the server that has this identifier",
+)
+
+recipient = Table(
+    "recipient",
+    metadata,
+    Column("recipient_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("database_id", ForeignKey(database.c.database_id), nullable=False),
+    Column("role_name", Text, nullable=False),
+    Column("class", Text, nullable=False),
+    Column("enrolled_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    UniqueConstraint("database_id", "role_name"),
+    CheckConstraint("class IN ('secondary', 'care')", name="class"),
+    comment="Login roles ever enrolled, with the times that their database gave",
+)
+
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("recipient_id", ForeignKey(recipient.c.recipient_id), primary_key=True),
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("commitment", LargeBinary, nullable=False),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("key_fingerprint", Text),
+    CheckConstraint("octet_length(commitment) = 32", name="commitment"),
+    comment="Digests of codewords; made_at is when the registry first recorded one",
+)
+
+entry = Table(
+    "entry",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", JSONB, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    # taken from the body, which the hash covers: two writers cannot record one event twice
+    Column("origin", Text, Computed("body ->> 'origin'", persisted=True)),
+    UniqueConstraint("previous"),
+    UniqueConstraint("hash"),
+    UniqueConstraint("origin"),
+    CheckConstraint("sequence >= 1", name="sequence"),
+    CheckConstraint("octet_length(previous) = 32", name="previous"),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+    comment="The ledger: each entry's hash covers the one before",
+)
+Index(
+    "ix_entry_body",
+    entry.c.body,
+    postgresql_using="gin",
+    postgresql_ops={"body": "jsonb_path_ops"},
+)
+
+checkpoint = Table(
+    "checkpoint",
+    metadata,
+    Column("sequence", ForeignKey(entry.c.sequence), primary_key=True),
+    Column("public_key", LargeBinary, primary_key=True),
+    Column("hash", LargeBinary, nullable=False),
+    Column("signed_at", DateTime(timezone=True), nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+    CheckConstraint("octet_length(hash) = 32", name="hash"),
+    CheckConstraint("octet_length(public_key) = 32", name="public_key"),
+    CheckConstraint("octet_length(signature) = 64", name="signature"),
+    comment="Ed25519 signatures of the ledger up to an entry",
+)
+
+decoy = Table(
+    "decoy",
+    metadata,
+    Column("decoy_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("recipient_id", ForeignKey(recipient.c.recipient_id), nullable=False),
+    Column("schema_name", Text, nullable=False),
+    Column("relation_name", Text, nullable=False),
+    Column("key", JSONB, nullable=False),
+    Column("identity_digest", LargeBinary, nullable=False),
+    Column("issued_at", DateTime(timezone=True), nullable=False),
+    Column("retired_at", DateTime(timezone=True)),
+    UniqueConstraint("recipient_id", "schema_name", "relation_name", "key"),
+    CheckConstraint("octet_length(identity_digest) = 32", name="identity_digest"),
+    CheckConstraint("retired_at >= issued_at", name="retired_at"),
+    Index(None, "identity_digest"),
+    comment="Rows about patients who do not exist, by the recipient they were issued to",
+)
+
+alert = Table(
+    "alert",
+    metadata,
+    Column("alert_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("raised_at", DateTime(timezone=True), nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("recipient_id", ForeignKey(recipient.c.recipient_id)),
+    Column("body", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("delivered_at", DateTime(timezone=True)),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    Index("ix_alert_undelivered", "raised_at", postgresql_where=text("delivered_at IS NULL")),
+    comment="What the auditor is to be told, and when that was done",
+)
+
+investigation = Table(
+    "investigation",
+    metadata,
+    Column("investigation_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),
+    Column("conclusion", Text),
+    CheckConstraint("closed_at >= opened_at", name="closed_at"),
+    CheckConstraint("closed_at IS NULL OR conclusion IS NOT NULL", name="conclusion"),
+    comment="Cases: leaks found, traces run, what was concluded",
+)
+
+leak = Table(
+    "leak",
+    metadata,
+    Column("leak_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("investigation_id", ForeignKey(investigation.c.investigation_id), nullable=False),
+    Column("file_name", Text, nullable=False),
+    Column("file_digest", LargeBinary, nullable=False),
+    Column("found_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("investigation_id", "file_digest"),
+    CheckConstraint("octet_length(file_digest) = 32", name="file_digest"),
+    comment="Files of a case: their SHA-256, not their content",
+)
+
+trace = Table(
+    "trace",
+    metadata,
+    Column("trace_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("investigation_id", ForeignKey(investigation.c.investigation_id), nullable=False),
+    Column("database_id", ForeignKey(database.c.database_id), nullable=False),
+    Column("run_at", DateTime(timezone=True), nullable=False),
+    Column("relation", Text, nullable=False),
+    Column("verdict", JSONB, nullable=False),
+    Index(None, "investigation_id"),
+    comment="Runs of pgbalise trace in a case: the object that --json prints",
+)

@@ -1,0 +1,189 @@
+"""The commands as their users meet them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import psycopg
+import pytest
+
+from pgbalise.cli import main
+from pgbalise.database import enrol
+from pgbalise.install import install
+from pgbalise.keyfile import generate_key
+from pgbalise.marking.policy import RecipientClass
+from pgbalise.session import PsycopgSession
+
+
+def run(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process: starting one for each command takes too long."""
+    out, err = io.StringIO(), io.StringIO()
+    command = ["pgbalise", *map(str, words)]
+    with (
+        patch.dict(os.environ, env or {}),
+        patch.object(sys, "argv", command),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    status = ended.value.code
+    assert isinstance(status, int)
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+def complaint(*words: object, env: dict[str, str] | None = None) -> str:
+    done = run(*words, env=env)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    return done.stderr
+
+
+def answer(*words: object, env: dict[str, str] | None = None, status: int = 0) -> Any:
+    done = run(*words, "--json", env=env)
+    assert done.returncode == status, done
+    return json.loads(done.stdout)
+
+
+def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
+    registry_dsn: str, empty_db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    env = {"PGBALISE_REGISTRY": registry_dsn}
+    session = PsycopgSession(empty_db)
+    install(session)
+    key = generate_key(tmp_path / "master.key")
+    empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN")
+    for role in ("alice", "bob"):
+        enrol(session, [role], RecipientClass.SECONDARY, key)
+
+    assert "no registry" in complaint("ledger", "list", env=env)
+    assert answer("registry", "current", env=env, status=1) == {"revision": None, "newest": "0002"}
+    assert answer("registry", "upgrade", env=env) == {"revision": "0002"}
+    assert run("registry", "current", env=env).returncode == 0
+    master = ("--key", tmp_path / "master.key")
+    recorded = answer("registry", "record", "--dsn", registry_dsn, *master, env=env)["recorded"]
+    assert [(entry["kind"], entry["body"]["recipient"]) for entry in recorded] == [
+        ("enrolment", "alice"),
+        ("commitment", "alice"),
+        ("enrolment", "bob"),
+        ("commitment", "bob"),
+    ]
+    assert answer("registry", "record", "--dsn", registry_dsn, env=env) == {"recorded": []}
+    listed = run("ledger", "list", "--recipient", "bob", "--json", "--registry", registry_dsn)
+    assert [json.loads(line)["sequence"] for line in listed.stdout.splitlines()] == [3, 4]
+    assert "commitment  bob" in run("ledger", "list", env=env).stdout
+    assert run("ledger", "list", "--until", "2020-01-01", env=env).stdout == ""
+    assert "not a time" in complaint("ledger", "list", "--since", "soon", env=env)
+
+    signing, public = tmp_path / "ledger.key", tmp_path / "ledger.key.pub"
+    assert run("ledger", "keygen", signing).returncode == 0
+    signed = answer("ledger", "checkpoint", "--signing-key", signing, env=env)
+    assert signed["sequence"] == 4
+    assert "PRIVATE" not in json.dumps(signed)
+    export = tmp_path / "ledger.jsonl"
+    assert answer("ledger", "export", export, env=env)["lines"] == 5
+    trusted = ("--public-key", public)
+    assert answer("ledger", "verify", *trusted, env=env) == {
+        "entries": 4,
+        "signed": 4,
+        "faults": [],
+    }
+    # without the database, and with another key
+    offline = {"PGHOST": "nowhere.invalid", "PGBALISE_REGISTRY": ""}
+    assert answer("ledger", "verify", export, *trusted, env=offline)["faults"] == []
+    assert "no signature was checked" in run("ledger", "verify", export, env=offline).stdout
+    run("ledger", "keygen", tmp_path / "other.key")
+    other = run("ledger", "verify", export, "--public-key", tmp_path / "other.key.pub")
+    assert (other.returncode, other.stdout) == (
+        1,
+        "checkpoint of entry 4: unknown key: signed by a key that is not trusted\n",
+    )
+    tampered = tmp_path / "tampered.jsonl"
+    lines = export.read_text().splitlines(keepends=True)
+    tampered.write_text("".join([lines[0], lines[2].replace("bob", "eve"), *lines[3:]]))
+    found = run("ledger", "verify", tampered, *trusted)
+    assert found.returncode == 1
+    assert [line.split(": ")[:2] for line in found.stdout.splitlines()] == [
+        ["entry 2", "removed"],
+        ["entry 3", "edited"],
+    ]
+
+    empty_db.execute("UPDATE balise.recipient SET commitment = sha256('x')")
+    told = complaint("registry", "record", "--dsn", registry_dsn, env=env)
+    assert "contradicts the registry: the commitment of alice" in told
+    refused = complaint("registry", "downgrade", "base", env=env)
+    assert "holds rows that a downgrade would lose" in refused
+    assert answer("registry", "downgrade", "0001", env=env) == {"revision": "0001"}
+
+
+def test_the_script_for_the_dba_runs_in_psql(
+    cluster: Any, registry_dsn: str, empty_db: psycopg.Connection[Any]
+) -> None:
+    script = run("registry", "upgrade", "--sql", env={"PGHOST": "nowhere.invalid"})
+    assert script.returncode == 0
+    cluster.psql(script.stdout, dbname=empty_db.info.dbname)
+    assert run("registry", "current", "--registry", registry_dsn).returncode == 0
+    assert run("registry", "upgrade", "--sql", "--from", "0002").stdout.count("CREATE TABLE") == 0
+
+
+def test_a_log_is_imported_with_what_came_of_it(
+    registry_dsn: str, empty_db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    env = {"PGBALISE_REGISTRY": registry_dsn}
+    run("registry", "upgrade", env=env)
+    log = tmp_path / "server.json"
+    record = {
+        "timestamp": "2026-01-31 13:00:00.000 CET",
+        "user": "alice",
+        "dbname": "dpi",
+        "remote_host": "10.0.0.7",
+        "remote_port": 4711,
+        "session_id": "1.1",
+        "message": "AUDIT: SESSION,1,1,READ,SELECT,VIEW,marked.t,"
+        "SELECT * FROM marked.t WHERE id = 184,<not logged>",
+        "application_name": "report\x1b[2J",
+    }
+    log.write_text(json.dumps(record) + "\n")
+    command = ("ledger", "import-pgaudit", log)
+    assert "registry record" in complaint(*command, env=env)
+    empty_db.execute(
+        "INSERT INTO balise_registry.database (name, system_identifier, first_seen)"
+        " VALUES ('dpi', '7', now())"
+    )
+    assert "--log-timezone" in complaint(*command, env=env)
+    assert "no such zone" in complaint(*command, "--log-timezone", "../../etc", env=env)
+    zone = ("--log-timezone", "Europe/Paris")
+    assert answer(*command, *zone, env=env)["recorded"] == 1
+    assert "0 recorded, 1 known already" in run(*command, *zone, env=env).stdout
+    listed = run("ledger", "list", "--relation", "marked.t", env=env).stdout
+    assert listed == (
+        "1  2026-01-31T12:00:00  extract  alice  marked.t  SELECT * FROM marked.t WHERE id = ?\n"
+    )
+    other = run(*command, *zone, "--schema", "elsewhere", env=env).stdout
+    assert "1 of other classes" in other
+
+
+@pytest.mark.parametrize(
+    "registry", ["host=/tmp password=hunter2 x y", "postgresql://u:hunter2@127.0.0.1:1/x"]
+)
+def test_no_command_repeats_the_password(registry: str) -> None:
+    assert "hunter2" not in complaint("ledger", "list", "--registry", registry)
+    assert "hunter2" not in complaint("registry", "current", env={"PGBALISE_REGISTRY": registry})
+    helped = run("ledger", "list", "--help", env={"PGBALISE_REGISTRY": registry})
+    assert "hunter2" not in helped.stdout
+
+
+def test_help_does_not_load_what_only_a_command_needs() -> None:
+    check = (
+        "import sys, pgbalise.cli; "
+        "print([m for m in ('sqlalchemy', 'alembic', 'cryptography') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert done.stdout == "[]\n"
