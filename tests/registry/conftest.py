@@ -9,7 +9,11 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
+from pgbalise.database import apply_policy
+from pgbalise.install import install
+from pgbalise.marking.keys import MasterKey
 from pgbalise.registry.store import open_registry, upgrade
+from pgbalise.session import PsycopgSession
 
 
 @pytest.fixture
@@ -25,3 +29,14 @@ def registry(registry_dsn: str) -> Iterator[sa.Connection]:
     with open_registry(registry_dsn) as connection:
         upgrade(connection)
         yield connection
+
+
+def protected(connection: psycopg.Connection[Any], key: MasterKey) -> PsycopgSession:
+    """Install pgbalise and protect a small relation."""
+    session = PsycopgSession(connection)
+    install(session)
+    connection.execute("CREATE TABLE public.vital (id int PRIMARY KEY, pulse int)")
+    carrier = {"pulse": {"type": "integer", "quantum": "1", "bounds": ["20", "250"]}}
+    relation = {"key": {"id": "integer"}, "carrier": carrier}
+    apply_policy(session, {"relation": {"public.vital": relation}}, key)
+    return session

@@ -17,10 +17,8 @@ import pytest
 
 from pgbalise.cli import main
 from pgbalise.database import enrol
-from pgbalise.install import install
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import RecipientClass
-from pgbalise.session import PsycopgSession
 
 
 def run(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,9 +54,8 @@ def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
     registry_dsn: str, empty_db: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     env = {"PGBALISE_REGISTRY": registry_dsn}
-    session = PsycopgSession(empty_db)
-    install(session)
     key = generate_key(tmp_path / "master.key")
+    session = protected(empty_db, key)
     empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN")
     for role in ("alice", "bob"):
         enrol(session, [role], RecipientClass.SECONDARY, key)

@@ -12,7 +12,6 @@ import sqlalchemy as sa
 
 from pgbalise.database import enrol, revoke
 from pgbalise.errors import DatabaseProblem, InvalidInput
-from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.registry.record import record_database
@@ -25,6 +24,7 @@ from pgbalise.registry.store import (
     verify_registry,
 )
 from pgbalise.session import PsycopgSession
+from tests.registry.conftest import protected
 
 KEY = MasterKey(bytes(range(32)))
 AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -33,8 +33,7 @@ AT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 @pytest.fixture
 def session(empty_db: psycopg.Connection[Any]) -> PsycopgSession:
     """A small database with two recipients."""
-    opened = PsycopgSession(empty_db)
-    install(opened)
+    opened = protected(empty_db, KEY)
     empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE carol LOGIN")
     enrol(opened, ["alice"], RecipientClass.SECONDARY, KEY)
     enrol(opened, ["bob"], RecipientClass.CARE, KEY)
@@ -82,7 +81,7 @@ def test_each_enrolment_commitment_and_revocation_is_recorded_once(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("UPDATE balise.recipient SET commitment = sha256('x') WHERE role_name = 'bob'", "another"),
+        ("UPDATE balise.commitment SET commitment = '' WHERE role_name = 'bob'", "another"),
         ("UPDATE balise.recipient SET class = 'secondary' WHERE role_name = 'bob'", "class of bob"),
         ("UPDATE balise.recipient SET revoked_at = NULL", "revocation of alice"),
         ("UPDATE balise.recipient SET enrolled_at = '2000-01-01'", r"enrolment .*1 more"),
