@@ -38,5 +38,6 @@ def protected(connection: psycopg.Connection[Any], key: MasterKey) -> PsycopgSes
     connection.execute("CREATE TABLE public.vital (id int PRIMARY KEY, pulse int)")
     carrier = {"pulse": {"type": "integer", "quantum": "1", "bounds": ["20", "250"]}}
     relation = {"key": {"id": "integer"}, "carrier": carrier}
-    apply_policy(session, {"relation": {"public.vital": relation}}, key)
+    with connection.transaction():
+        apply_policy(session, {"relation": {"public.vital": relation}}, key)
     return session

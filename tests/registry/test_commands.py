@@ -19,6 +19,7 @@ from pgbalise.cli import main
 from pgbalise.database import enrol
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import RecipientClass
+from tests.registry.conftest import protected
 
 
 def run(*words: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
