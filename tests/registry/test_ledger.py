@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgbalise.errors import InvalidInput
@@ -118,6 +118,7 @@ def test_the_hash_is_as_documented() -> None:
     assert verify([first, second], checkpoints([first, second], [2]), [PUBLIC]) == []
 
 
+@settings(deadline=None)
 @given(ledgers(0 + 1))
 def test_a_whole_ledger_has_no_fault_also_as_lines(made: tuple[list[Entry], list[int]]) -> None:
     entries, covered = made
@@ -128,6 +129,7 @@ def test_a_whole_ledger_has_no_fault_also_as_lines(made: tuple[list[Entry], list
     assert verify_lines(lines, [PUBLIC]) == ([], len(entries), signatures)
 
 
+@settings(deadline=None)
 @given(ledgers(), st.data())
 def test_an_edit_names_its_entry(made: tuple[list[Entry], list[int]], data: st.DataObject) -> None:
     entries, covered = made
@@ -147,6 +149,7 @@ def test_an_edit_names_its_entry(made: tuple[list[Entry], list[int]], data: st.D
     assert names(verify(tampered, checkpoints(entries, covered), [PUBLIC])) == [("edited", n, n)]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.data())
 def test_an_edit_hashed_anew_names_its_entry(
     made: tuple[list[Entry], list[int]], data: st.DataObject
@@ -168,6 +171,7 @@ def test_an_edit_hashed_anew_names_its_entry(
         assert first <= n
 
 
+@settings(deadline=None)
 @given(ledgers(), st.booleans(), st.data())
 def test_a_removal_names_its_entry(
     made: tuple[list[Entry], list[int]], renumber: bool, data: st.DataObject
@@ -181,6 +185,7 @@ def test_a_removal_names_its_entry(
     assert names(verify(tampered, [], [])) == [("removed", n, n)]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.booleans(), BODIES, st.data())
 def test_an_insertion_names_its_entry(
     made: tuple[list[Entry], list[int]], renumber: bool, body: Any, data: st.DataObject
@@ -195,6 +200,7 @@ def test_an_insertion_names_its_entry(
     assert names(verify(tampered, checkpoints(entries, covered), [PUBLIC])) == [("inserted", n, n)]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.booleans(), st.data())
 def test_an_exchange_names_both_entries(
     made: tuple[list[Entry], list[int]], renumber: bool, data: st.DataObject
@@ -211,6 +217,7 @@ def test_an_exchange_names_both_entries(
     assert names(faults) == [("reordered", i, i), ("reordered", j, j)]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.data())
 def test_an_entry_moved_elsewhere_is_named(
     made: tuple[list[Entry], list[int]], data: st.DataObject
@@ -225,6 +232,7 @@ def test_an_entry_moved_elsewhere_is_named(
     assert names(faults) == [("reordered", i, i)]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.data())
 def test_a_cut_tail_is_seen_through_a_checkpoint(
     made: tuple[list[Entry], list[int]], data: st.DataObject
@@ -235,6 +243,7 @@ def test_a_cut_tail_is_seen_through_a_checkpoint(
     assert names(faults) == [("truncated", left + 1, len(entries))]
 
 
+@settings(deadline=None)
 @given(ledgers(), st.sampled_from(["edit", "remove", "insert", "exchange"]), st.data())
 def test_a_chain_written_anew_is_seen_through_a_checkpoint(
     made: tuple[list[Entry], list[int]], how: str, data: st.DataObject

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 import pytest
 import sqlalchemy as sa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg import sql
 
@@ -353,6 +353,7 @@ QUOTED = [
 ]
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20),
     st.text(st.sampled_from("'\\$\"*/-\n ;x"), max_size=6),
