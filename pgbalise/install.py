@@ -173,8 +173,11 @@ def uninstall(session: Session) -> None:
             session.run("DROP SCHEMA %I", schema)
     if decoys:
         session.run("DROP SCHEMA %I CASCADE", DECOYS)
+        session.run("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_lock_status() FROM pg_monitor")
         session.run("GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO PUBLIC")
-    session.run("DROP EXTENSION pgbalise" if extension else "DROP SCHEMA balise CASCADE")
+    if extension:
+        session.run("DROP EXTENSION pgbalise")
+    session.run("DROP SCHEMA balise CASCADE")
     for role in ROLES:
         if not session.fetch(
             "SELECT 1 FROM pg_shdepend AS d JOIN pg_roles AS r ON r.oid = d.refobjid"

@@ -207,7 +207,7 @@ class Functions:
                 " WHERE c.oid = $1::oid",
                 oid,
             )
-            types = {info.name: info.type_text for info in columns(self.session, schema, name)}
+            types = {info.name: info.base_text for info in columns(self.session, schema, name)}
             for wanted in [column, *(entity or []), *([by_column] if by_column else [])]:
                 if wanted not in types:
                     raise InvalidPolicy(f"{qualified} has no column {wanted}")

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgbalise.catalog import ColumnInfo, RelationInfo, columns, relations, sample, unique_keys
+from pgbalise.catalog import (
+    ColumnInfo,
+    RelationInfo,
+    columns,
+    relations,
+    sample,
+    standing,
+    unique_keys,
+)
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.policy import load_policy, quote
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
@@ -495,7 +503,7 @@ def derived_columns(drawn: Sample) -> dict[str, tuple[str, ...]]:
     units: dict[str, float] = {}
     inputs: dict[str, NDArray[np.float64]] = {}
     for info in drawn.columns[:60]:
-        declared = SqlType.parse(info.type_text)
+        declared = info.type
         if info.foreign or info.name in drawn.key:
             continue
         texts = drawn.rows[info.name][:2_000]
@@ -603,7 +611,7 @@ def _codes(drawn: Sample) -> dict[str, Sequence[int]]:
     """Columns that may say what a number of the row is, as an index of values by row."""
     out: dict[str, Sequence[int]] = {}
     for info in drawn.columns:
-        declared = SqlType.parse(info.type_text)
+        declared = info.type
         if declared.name not in KEY_TYPES - {"uuid", "date"} or declared.kind is Kind.TIMESTAMP:
             continue
         if info.name in drawn.key or not info.deterministic:
@@ -657,7 +665,7 @@ def draft_relation(drawn: Sample, view: str | None = None) -> tuple[str, bool]:
 
     Without a carrier the text is comments only.
     """
-    types = {info.name: SqlType.parse(info.type_text) for info in drawn.columns}
+    types = {info.name: info.type for info in drawn.columns}
     derived = derived_columns(drawn)
     feeds: dict[str, list[str]] = {}
     for name, sources in derived.items():
@@ -703,13 +711,15 @@ def draft_relation(drawn: Sample, view: str | None = None) -> tuple[str, bool]:
 
 def _never(drawn: Sample, info: ColumnInfo, derived: Mapping[str, tuple[str, ...]]) -> str:
     """Say why a column is out of the question, whatever its values; empty if it is not."""
-    declared = SqlType.parse(info.type_text)
+    declared = info.type
     if info.name in drawn.key:
         return "the key is never marked"
     if info.foreign:
         return "part of a foreign key, never marked"
     if info.generated:
         return "the server computes it from other columns"
+    if info.feeds:
+        return f"the server computes {info.feeds[0]} from it, which would tell its value"
     if info.unique_with:
         rest = [name for name in info.unique_with if name != info.name]
         return f"unique together with {', '.join(rest)}" if rest else "unique: an identifier"
@@ -767,7 +777,7 @@ def _carrier(
     by: str | None,
     feeds: Sequence[str],
 ) -> str | Leave:
-    declared = SqlType.parse(info.type_text)
+    declared = info.type
     texts = drawn.rows[info.name]
     entity = repeated_per(drawn, info.name) if by is None else None
     if entity is not None and info.name in entity.columns:
@@ -800,10 +810,10 @@ def _carrier(
     lines = ["", *(_comment(line) for line in (*judged.why, *extra))]
     if entity is not None:
         lines.append(_comment(f"repeated on every row of the same {entity.column}: it moves once"))
-    lines += [f"[{head}]", f"type = {_quoted(info.type_text)}"]
+    lines += [f"[{head}]", f"type = {_quoted(info.base_text)}"]
     if entity is not None:
         owner = next(c for c in drawn.columns if c.name == entity.column)
-        name = SqlType.parse(owner.type_text).name
+        name = owner.type.name
         lines.append(f"entity = {{ {_bare(entity.column)} = {_quoted(name)} }}")
     free = declared.kind is Kind.FLOAT or (declared.kind is Kind.NUMERIC and declared.scale is None)
     if free and judged.scale > judged.finest:
@@ -812,7 +822,7 @@ def _carrier(
 
 
 def _by_carrier(drawn: Sample, info: ColumnInfo, by: str, extra: Sequence[str]) -> str | Leave:
-    declared = SqlType.parse(info.type_text)
+    declared = info.type
     chooser = next(column for column in drawn.columns if column.name == by)
     groups: dict[str, list[str | None]] = {}
     for code, text in zip(drawn.rows[by], drawn.rows[info.name], strict=True):
@@ -853,8 +863,8 @@ def _by_carrier(drawn: Sample, info: ColumnInfo, by: str, extra: Sequence[str]) 
         if code not in carry:
             reason = verdict.why if isinstance(verdict, Leave) else "not computed as the others are"
             lines.append(_comment(f"  {code}: left alone, {reason}"))
-    lines += [f"[{head}]", f"type = {_quoted(info.type_text)}"]
-    lines.append(f"by = {{ {_bare(by)} = {_quoted(SqlType.parse(chooser.type_text).name)} }}")
+    lines += [f"[{head}]", f"type = {_quoted(info.base_text)}"]
+    lines.append(f"by = {{ {_bare(by)} = {_quoted(chooser.type.name)} }}")
     if free and scale > max(verdict.finest for verdict in carry.values()):
         lines.append(f"scale = {scale}")
     if flags["continuous"]:
@@ -965,7 +975,7 @@ def suggest(session: Session, schemas: Sequence[str]) -> str:
                 title = f"{quote(schema)}.{quote(relation.name)}"
                 without.append(_comment(f"{title}: left alone, {drawn.why}") + "\n")
                 continue
-            view = None if relation.name not in views else f"{schema}_{relation.name}"
+            view = _free_name(schema, relation.name, views)
             text, carries = draft_relation(drawn, view)
             (protect if carries else without).append(text)
             if carries:
@@ -978,6 +988,17 @@ def suggest(session: Session, schemas: Sequence[str]) -> str:
     policy = "\n".join([_PREAMBLE, *protect, *without])
     load_policy(policy)
     return policy
+
+
+def _free_name(schema: str, relation: str, taken: Set[str]) -> str | None:
+    """Name a relation's views where another relation has taken its name; None where none has."""
+    if relation not in taken:
+        return None
+    name, number = f"{schema}_{relation}", 1
+    while name in taken or len(name.encode()) > 63:
+        number += 1
+        name = f"{relation.encode()[:50].decode(errors='ignore')}_{number}"
+    return name
 
 
 _PREAMBLE: Final = """\
@@ -1007,6 +1028,9 @@ def _tables(session: Session, schema: str) -> list[RelationInfo]:
 def draw(session: Session, relation: RelationInfo) -> Sample | Leave:
     """Read what is needed to judge a relation, or say why it cannot be protected."""
     schema, name = relation.schema, relation.name
+    obstacle = standing(session, relation)
+    if obstacle is not None:
+        return Leave(obstacle.message.partition(": ")[2])
     if relation.children:
         return Leave("tables inherit from it, so no index keeps its keys unique")
     known = columns(session, schema, name)
@@ -1031,7 +1055,7 @@ def draw(session: Session, relation: RelationInfo) -> Sample | Leave:
     foreign = [
         ForeignKey(column, target_schema, target, frozenset(names))
         for column, target_schema, target, names in session.fetch(_FOREIGN_KEYS, schema, name)
-        if SqlType.parse(infos[column].type_text).name in KEY_TYPES
+        if infos[column].type.name in KEY_TYPES
     ]
     groups: dict[str, Mapping[str, Sequence[Any]]] = {}
     for column in list(dict.fromkeys(key.column for key in foreign))[:3]:
@@ -1040,7 +1064,7 @@ def draw(session: Session, relation: RelationInfo) -> Sample | Leave:
 
 
 def _can_be_key(info: ColumnInfo) -> bool:
-    return info.not_null and SqlType.parse(info.type_text).name in KEY_TYPES
+    return info.not_null and info.type.name in KEY_TYPES
 
 
 def _groups(
@@ -1051,7 +1075,7 @@ def _groups(
     values: Sequence[str | None],
 ) -> Mapping[str, Sequence[str | None]]:
     """Rows of some values of a foreign key, all rows of each as far as the limit goes."""
-    declared = SqlType.parse(next(c for c in known if c.name == column).type_text).name
+    declared = next(c for c in known if c.name == column).type.name
     some = sorted({value for value in values[:: max(1, len(values) // 100)] if value is not None})
     [(statement,)] = session.fetch(
         _GROUP,

@@ -31,7 +31,7 @@ CREATE TABLE dpi.patient (
     patient_id integer PRIMARY KEY,
     ipp varchar(12) UNIQUE,
     weight numeric(5,1),
-    double_weight numeric GENERATED ALWAYS AS (weight * 2) STORED,
+    double_id integer GENERATED ALWAYS AS (patient_id * 2) STORED,
     seen timestamptz(0),
     unit text COLLATE dpi.loose,
     code text,
@@ -80,7 +80,7 @@ def policy(name: str, key: str, carriers: str) -> Any:
 
 def test_columns(session: PsycopgSession) -> None:
     found = {info.name: info for info in columns(session, "dpi", "patient")}
-    assert list(found) == ["patient_id", "ipp", "weight", "double_weight", "seen", "unit", "code"]
+    assert list(found) == ["patient_id", "ipp", "weight", "double_id", "seen", "unit", "code"]
     assert found["patient_id"].not_null
     assert found["patient_id"].foreign
     assert found["patient_id"].unique_with == ("patient_id",)
@@ -89,7 +89,7 @@ def test_columns(session: PsycopgSession) -> None:
     assert found["weight"].type_text == "numeric(5,1)"
     assert found["weight"].unique_with == ()
     assert not found["weight"].generated
-    assert found["double_weight"].generated
+    assert found["double_id"].generated
     assert found["seen"].type_text == "timestamp(0) with time zone"
     assert not found["unit"].deterministic
     assert found["code"].deterministic

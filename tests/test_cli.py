@@ -110,6 +110,8 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
         assert answer["rows"] == {"read": 3000, "aligned": 3000}
         assert set(answer) == {
             "verdicts",
+            "epoch",
+            "untried_epochs",
             "threshold_log10",
             "alpha",
             "recipients",

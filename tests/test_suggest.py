@@ -277,12 +277,12 @@ def test_relations_and_columns_left_alone(suggested: Callable[..., str]) -> None
         "INSERT INTO codes SELECT i, 'label ' || i FROM generate_series(1, 100) AS i",
         "CREATE TABLE small (id int PRIMARY KEY, x numeric)",
         "CREATE TABLE m (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), a numeric(6,2),"
-        " a_pounds numeric GENERATED ALWAYS AS (a * 2.20462) STORED, visit_nr int,"
+        " c numeric(6,2), c_pounds numeric GENERATED ALWAYS AS (c * 2.20462) STORED, visit_nr int,"
         " counter bigint, doc jsonb, note text, b boolean, score int, bp int, serial_no int UNIQUE,"
         " a_twice numeric(8,2))",
-        "INSERT INTO m (a, visit_nr, counter, doc, note, b, score, bp, serial_no, a_twice) SELECT"
-        " x, random() * 1000, i * 3, '{}', repeat('word ' || i, 20), true, i % 5,"
-        " 120 + 20 * (random() + random() + random() + random() - 2), i, 2 * x"
+        "INSERT INTO m (a, visit_nr, counter, doc, note, b, score, bp, serial_no, a_twice, c)"
+        " SELECT x, random() * 1000, i * 3, '{}', repeat('word ' || i, 20), true, i % 5,"
+        " 120 + 20 * (random() + random() + random() + random() - 2), i, 2 * x, 100 * random()"
         " FROM (SELECT i, round((random() * 90)::numeric, 2) AS x"
         "         FROM generate_series(1, 3000) AS i) AS y",
     )
@@ -294,7 +294,8 @@ def test_relations_and_columns_left_alone(suggested: Callable[..., str]) -> None
     for line in (
         "# public.no_key: left alone, it has no primary key and no unique index",
         "# public.small: left alone, it has too few rows to judge",
-        "#   a_pounds: the server computes it",
+        "#   c: the server computes c_pounds from it, which would tell its value",
+        "#   c_pounds: the server computes it",
         "#   visit_nr: by its name",
         "#   counter: nearly every row has its own value",
         "#   doc: of type jsonb",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -35,7 +36,7 @@ HASHES = "h"
 
 def column(name: str, table: str) -> exp.Column:
     """Return a quoted reference to a column of an alias."""
-    return exp.column(exp.to_identifier(name, quoted=True), table=table)
+    return exp.column(exp.to_identifier(name, quoted=True), table=table, copy=False)
 
 
 def call(name: str, *arguments: exp.Expr) -> exp.Expr:
@@ -45,7 +46,12 @@ def call(name: str, *arguments: exp.Expr) -> exp.Expr:
 
 def cast(value: exp.Expr, to: str) -> exp.Expr:
     """Return a cast to a PostgreSQL type, spelled as given."""
-    return exp.Cast(this=value, to=exp.DataType.build(to, dialect="postgres", udt=True))
+    return exp.Cast(this=value, to=_data_type(to).copy())
+
+
+@cache
+def _data_type(name: str) -> exp.DataType:
+    return exp.DataType.build(name, dialect="postgres", udt=True)
 
 
 def constant(text: str, to: str) -> exp.Expr:
@@ -127,7 +133,12 @@ def marked_cell(
         this=paren(exp.BitwiseAnd(this=drawn.copy(), expression=integer(SIGN_BIT))),
         expression=integer(0),
     )
-    raw = column(carrier.column, BASE)
+    # of a domain a CASE takes neither the modifier nor, where marks are, the type; of another
+    # column the parser drops this cast again
+    raw = cast(
+        column(carrier.column, BASE),
+        carrier.type.unlimited if carrier.type.precision is None else str(carrier.type),
+    )
     differs = exp.NEQ(this=target, expression=_by(carrier, _parity))
     moved = _by(carrier, lambda c, t: _moved(c, t, up))
     if carrier.type.precision is not None:

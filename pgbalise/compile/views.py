@@ -74,10 +74,13 @@ def marked_view(
         ]
         source = exp.Union(this=branches[0], expression=branches[1], distinct=False).subquery(BASE)
     secrets = _secrets(used, recipient_class, relation_id, derivation)
-    query = exp.select(*outputs, copy=False).from_(source).join(secrets, join_type="cross")
+    # the builders' own copies of a wide view took most of the time
+    query = exp.select(*outputs, copy=False).from_(source, copy=False)
+    query.join(secrets, join_type="cross", copy=False)
     if carriers:
-        query = query.join(_hashes(relation, carriers, numbers), on=exp.true(), join_type="left")
-    query = query.where(_enrolled(recipient_class))
+        hashes = _hashes(relation, carriers, numbers)
+        query.join(hashes, on=exp.true(), join_type="left", copy=False)
+    query.where(_enrolled(recipient_class), copy=False)
     return query.sql(dialect="postgres", normalize_functions=False)
 
 
@@ -132,19 +135,20 @@ def _secrets(
     )
     own = exp.EQ(this=column("relation_id", "c"), expression=integer(relation_id))
     return (
-        _word(exp.select(*outputs), recipient_class)
-        .join(table("relation_secret", CATALOG, "c"), on=own, join_type="left")
-        .where(known)
-        .offset(0)
-        .subquery(SECRETS)
+        _word(exp.select(*outputs, copy=False), recipient_class)
+        .join(table("relation_secret", CATALOG, "c"), on=own, join_type="left", copy=False)
+        .where(known, copy=False)
+        .offset(0, copy=False)
+        .subquery(SECRETS, copy=False)
     )
 
 
 def _word(query: exp.Select, recipient_class: RecipientClass) -> exp.Select:
     """Read the session user's row of the codewords, or none."""
-    return query.from_(table("codeword", CATALOG, "r")).where(
+    return query.from_(table("codeword", CATALOG, "r"), copy=False).where(
         exp.EQ(this=column("role_name", "r"), expression=exp.var("SESSION_USER")),
         exp.EQ(this=column("class", "r"), expression=exp.Literal.string(recipient_class.value)),
+        copy=False,
     )
 
 

@@ -106,6 +106,8 @@ class Relation:
     carriers: tuple[Carrier, ...]
     view: str
     decoys: bool
+    unique: bool = False
+    """Whether the policy's author answers for the key where no index keeps it unique."""
 
     @property
     def qualified(self) -> str:
@@ -218,7 +220,10 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
         for name in ((relation.schema, relation.name), ("\0view", relation.view)):
             if name in seen:
                 what = "view" if name[0] == "\0view" else "relation"
-                raise InvalidPolicy(f"{relation.qualified}: its {what} name is taken twice")
+                raise InvalidPolicy(
+                    f"{relation.qualified}: its {what} name is taken twice",
+                    hint='write view = "another_name"' if name[0] == "\0view" else None,
+                )
             seen.add(name)
         if relation.schema in schemas.values():
             raise InvalidPolicy(
@@ -229,16 +234,17 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
 
 def _relation(name: str, body: Mapping[str, Any]) -> Relation:
     schema, bare = split_name(name, "relation")
-    _only(body, {"key", "carrier", "view", "decoys"}, name)
+    _only(body, {"key", "unique", "carrier", "view", "decoys"}, name)
     key = _columns(body.get("key"), f"{name}: key")
     if not key:
         raise InvalidPolicy(f"{name}: it has no key", hint='write key = { id = "bigint" }')
     tables = _table(body.get("carrier", {}), f"{name}: carrier")
     if not tables:
         raise InvalidPolicy(f"{name}: it has no carrier")
-    decoys = body.get("decoys", False)
-    if not isinstance(decoys, bool):
-        raise InvalidPolicy(f"{name}: decoys must be true or false")
+    decoys, unique = (body.get(flag, False) for flag in ("decoys", "unique"))
+    for flag, value in (("decoys", decoys), ("unique", unique)):
+        if not isinstance(value, bool):
+            raise InvalidPolicy(f"{name}: {flag} must be true or false")
     default = DEFAULT_CELLS_PER_ROW / len(tables)
     key_columns = {column for column, _ in key}
     carriers = []
@@ -254,7 +260,7 @@ def _relation(name: str, body: Mapping[str, Any]) -> Relation:
             f"{name}: carrier {column} is what another carrier goes by, so it must stay as it is"
         )
     view = _text(body.get("view", bare), f"{name}: view")
-    return Relation(schema, bare, key, tuple(carriers), view, decoys)
+    return Relation(schema, bare, key, tuple(carriers), view, decoys, unique)
 
 
 _TOLERANCE = {"quantum", "bounds", "thresholds", "skip", "grid", "equivalents"}

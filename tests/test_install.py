@@ -1,0 +1,450 @@
+"""Schema balise as an extension and as plain SQL: installed, brought up to date, taken out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pgbalise.database import (
+    apply_policy,
+    check_commitments,
+    check_master_key,
+    enrol,
+    open_epoch,
+    recipients,
+    refresh_views,
+    revoke,
+)
+from pgbalise.errors import DatabaseProblem, InvalidInput
+from pgbalise.install import CATALOG_VERSION, install, installed, uninstall
+from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.session import PsycopgSession
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = MasterKey(bytes(range(32)))
+SAMPLE = "SELECT * FROM marked.lab_result WHERE result_id <= 5000 ORDER BY result_id"
+
+
+@pytest.fixture
+def document(project: Path) -> dict[str, Any]:
+    return load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+
+
+def seen_by(cluster: Any, connection: psycopg.Connection[Any], role: str) -> list[Any]:
+    with psycopg.connect(cluster.dsn(connection.info.dbname, role)) as client:
+        return client.execute(SAMPLE.encode()).fetchall()
+
+
+def catalog(connection: psycopg.Connection[Any]) -> dict[str, list[Any]]:
+    """Everything that schema balise is made of, as the server describes it."""
+    queries = {
+        "columns": "SELECT c.relname, c.relkind, c.relacl::text, c.reloptions, a.attname,"
+        " format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attstorage, a.attacl::text,"
+        " pg_get_expr(d.adbin, d.adrelid), obj_description(c.oid, 'pg_class')"
+        " FROM pg_class AS c LEFT JOIN pg_attribute AS a"
+        " ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+        " LEFT JOIN pg_attrdef AS d ON d.adrelid = c.oid AND d.adnum = a.attnum"
+        " WHERE c.relnamespace = 'balise'::regnamespace ORDER BY c.relname, a.attname",
+        "constraints": "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)"
+        " FROM pg_constraint WHERE connamespace = 'balise'::regnamespace ORDER BY 1, 2",
+        "indexes": "SELECT indexdef FROM pg_indexes WHERE schemaname = 'balise' ORDER BY 1",
+        "functions": "SELECT pg_get_functiondef(oid), proacl::text, obj_description(oid, 'pg_proc')"
+        " FROM pg_proc WHERE pronamespace = 'balise'::regnamespace ORDER BY 1",
+        "triggers": "SELECT evtname, evtevent, evtenabled, evttags, evtfoid::regproc::text"
+        " FROM pg_event_trigger ORDER BY 1",
+        "schema": "SELECT nspacl::text FROM pg_namespace WHERE nspname = 'balise'",
+        "dumped": "SELECT c::regclass::text, w FROM pg_extension,"
+        " unnest(extconfig, extcondition) AS e(c, w) WHERE extname = 'pgbalise' ORDER BY 1",
+        "members": "SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend"
+        " WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension"
+        " WHERE extname = 'pgbalise') ORDER BY 1",
+    }
+    return {name: connection.execute(query.encode()).fetchall() for name, query in queries.items()}
+
+
+@pytest.fixture
+def released(dpi: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """A database as version 0.1.0 left it: one protected relation, alice enrolled, bob revoked."""
+    dpi.execute("CREATE EXTENSION pgbalise VERSION '0.1.0' CASCADE")
+    dpi.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN")
+    dpi.execute(
+        """
+        INSERT INTO balise.policy (document, applied_at) VALUES ('{"relation": {"dpi.lab_result": {
+            "key": {"result_id": "bigint"},
+            "carrier": {"value": {"type": "numeric", "quantum": "0.1",
+                                  "entity": {"patient_id": "integer"}}}}}}', '2026-03-01')
+        """
+    )
+    dpi.execute(
+        "INSERT INTO balise.relation (schema_name, relation_name) VALUES ('dpi', 'lab_result')"
+    )
+    dpi.execute("INSERT INTO balise.relation_secret VALUES (1, '{1,2}', '{abcdefghijklmnop}')")
+    for schema in ("marked", "marked_care"):
+        dpi.execute(f"CREATE SCHEMA {schema}".encode())
+        dpi.execute(f"CREATE VIEW {schema}.lab_result AS SELECT * FROM dpi.lab_result".encode())
+    for role in ("alice", "bob"):
+        bits = codeword(KEY, role, 1, bias(KEY, 1))
+        dpi.execute(
+            "INSERT INTO balise.recipient VALUES (%s, 'secondary', 1, %s, '2026-03-02', %s)",
+            (role, commitment(role, 1, bits), "2026-04-01" if role == "bob" else None),
+        )
+        if role == "alice":
+            dpi.execute(
+                "INSERT INTO balise.codeword VALUES (%s, 'secondary', %s)",
+                (role, stored_word(bits, dither(KEY, 1))),
+            )
+    return dpi
+
+
+def test_an_updated_catalog_is_the_same_as_a_fresh_one(
+    released: psycopg.Connection[Any], empty_db: psycopg.Connection[Any]
+) -> None:
+    released.execute("ALTER EXTENSION pgbalise UPDATE")
+    empty_db.execute("CREATE EXTENSION pgbalise CASCADE")
+    updated, fresh = catalog(released), catalog(empty_db)
+    for part, found in fresh.items():
+        assert updated[part] == found, part
+
+
+def test_an_update_keeps_the_data(released: psycopg.Connection[Any]) -> None:
+    session = PsycopgSession(released)
+    word = session.fetch("SELECT word FROM balise.codeword")
+    with pytest.raises(DatabaseProblem, match=r"of version 0\.1\.0"):
+        installed(session)
+    assert install(session) == CATALOG_VERSION
+    alice, bob = recipients(session)
+    assert (alice.role, bob.role) == ("alice", "bob")
+    assert bob.revoked_at is not None
+    check_commitments(KEY, 1, [alice, bob])
+    check_master_key(session, KEY)
+    with pytest.raises(InvalidInput, match="another master key"):
+        check_master_key(session, MasterKey(bytes(32)))
+    assert session.fetch("SELECT word FROM balise.codeword") == word
+    assert session.fetch("SELECT opened_at FROM balise.epoch") == session.fetch(
+        "SELECT timestamptz '2026-03-01'"
+    )
+    assert session.fetch("SELECT needed_columns::text[] FROM balise.relation") == [
+        (["patient_id", "result_id", "value"],)
+    ]
+    assert session.fetch("SELECT count(*)::int FROM balise.marked_view") == [(2,)]
+    with released.transaction():
+        open_epoch(session, KEY)
+
+
+@pytest.fixture
+def dba(cluster: Any, dpi: psycopg.Connection[Any]) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of a DBA who is no superuser, as a managed service gives, and owns the data."""
+    dpi.execute("CREATE ROLE managed LOGIN CREATEROLE")
+    for name in ("patient", "lab_result", "diagnosis"):
+        dpi.execute(f"ALTER TABLE dpi.{name} OWNER TO managed".encode())
+    dpi.execute("ALTER SCHEMA dpi OWNER TO managed")
+    dpi.execute(f"GRANT CREATE ON DATABASE {dpi.info.dbname} TO managed".encode())
+    with psycopg.connect(cluster.dsn(dpi.info.dbname, "managed"), autocommit=True) as connection:
+        yield connection
+
+
+def test_plain_sql_needs_no_superuser_and_gives_the_same_marks(
+    cluster: Any, hospital: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    session = PsycopgSession(dba)
+    role = hospital.recipients[0]
+    assert install(session, sql_only=True) == CATALOG_VERSION
+    assert install(session, sql_only=True) == CATALOG_VERSION
+    with dba.transaction():
+        apply_policy(session, document, hospital.key)
+        enrol(session, [role, hospital.recipients[1]], RecipientClass.SECONDARY, hospital.key)
+    with psycopg.connect(hospital.dsn(role)) as client:
+        expected = client.execute(SAMPLE.encode()).fetchall()
+    assert seen_by(cluster, dba, role) == expected
+    with dba.transaction():
+        revoke(session, role)
+        open_epoch(session, hospital.key)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        seen_by(cluster, dba, role)
+    assert seen_by(cluster, dba, hospital.recipients[1])
+    for secret in ("codeword", "relation_secret"):
+        with (
+            psycopg.connect(cluster.dsn(dba.info.dbname, role)) as client,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            client.execute(f"SELECT * FROM balise.{secret}".encode())
+
+
+def test_plain_sql_follows_new_columns_when_told(
+    cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    session = PsycopgSession(dba)
+    install(session, sql_only=True)
+    dba.execute("CREATE ROLE alice LOGIN")
+    with dba.transaction():
+        apply_policy(session, document, KEY)
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    before = seen_by(cluster, dba, "alice")
+    dba.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text DEFAULT 'none'")
+    assert seen_by(cluster, dba, "alice") == before
+    with dba.transaction():
+        refresh_views(session)
+    assert seen_by(cluster, dba, "alice") == [(*row, "none") for row in before]
+
+
+def test_a_role_without_the_rights_is_told_which_it_lacks(
+    cluster: Any, empty_db: psycopg.Connection[Any]
+) -> None:
+    dbname = empty_db.info.dbname
+    empty_db.execute("CREATE ROLE nobody_special LOGIN")
+    with psycopg.connect(cluster.dsn(dbname, "nobody_special"), autocommit=True) as client:
+        session = PsycopgSession(client)
+        with pytest.raises(DatabaseProblem, match="may not create a schema"):
+            install(session, sql_only=True)
+    empty_db.execute("CREATE SCHEMA balise")
+    with pytest.raises(DatabaseProblem, match="not pgbalise's"):
+        install(PsycopgSession(empty_db), sql_only=True)
+
+
+def test_the_two_ways_of_installing_are_not_mixed(empty_db: psycopg.Connection[Any]) -> None:
+    session = PsycopgSession(empty_db)
+    install(session)
+    with pytest.raises(DatabaseProblem, match="as an extension"):
+        install(session, sql_only=True)
+    uninstall(session)
+    install(session, sql_only=True)
+    with pytest.raises(DatabaseProblem, match="as plain SQL"):
+        install(session)
+
+
+@pytest.mark.parametrize("sql_only", [False, True])
+def test_uninstalling_leaves_the_database_as_it_was(
+    cluster: Any, dpi: psycopg.Connection[Any], document: dict[str, Any], sql_only: bool
+) -> None:
+    def dumped() -> str:
+        done = subprocess.run(
+            [cluster.bin_dir / "pg_dump", "--schema-only", "-d", cluster.dsn(dpi.info.dbname)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # newer pg_dump begins and ends with a random word
+        return "\n".join(x for x in done.stdout.splitlines() if "restrict" not in x)
+
+    dpi.execute("CREATE ROLE alice LOGIN")
+    # what the extension asks for is the hospital's from then on
+    dpi.execute("CREATE EXTENSION plpython3u")
+    before = dumped()
+    session = PsycopgSession(dpi)
+    install(session, sql_only=sql_only)
+    document["relation"]["dpi.patient"]["decoys"] = True
+    with dpi.transaction():
+        apply_policy(session, document, KEY)
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    assert dumped() != before
+    with dpi.transaction():
+        uninstall(session)
+    assert dumped() == before
+    settings = "SELECT 1 FROM pg_db_role_setting WHERE setdatabase = (SELECT oid FROM pg_database"
+    settings += " WHERE datname = current_database())"
+    assert dpi.execute(settings.encode()).fetchall() == []
+    with pytest.raises(DatabaseProblem, match="no pgbalise"):
+        installed(session)
+
+
+@pytest.fixture
+def protected(dpi: psycopg.Connection[Any], document: dict[str, Any]) -> psycopg.Connection[Any]:
+    """A database with the extension, the demonstration's policy and one recipient, alice."""
+    session = PsycopgSession(dpi)
+    install(session)
+    dpi.execute("CREATE ROLE alice LOGIN; CREATE ROLE app LOGIN; CREATE ROLE dba LOGIN")
+    dpi.execute("ALTER TABLE dpi.lab_result OWNER TO app; GRANT USAGE, CREATE ON SCHEMA dpi TO app")
+    with dpi.transaction():
+        apply_policy(session, document, KEY)
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    return dpi
+
+
+def test_a_new_column_appears_unmarked_in_the_views(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "app"), autocommit=True) as app:
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text DEFAULT 'none'")
+    assert seen_by(cluster, protected, "alice") == [(*row, "none") for row in before]
+    [(hashes,)] = protected.execute(
+        "SELECT bool_and(definition_hash = sha256(convert_to(pg_get_viewdef("
+        "format('%I.%I', schema_name, view_name)::regclass), 'UTF8'))) FROM balise.marked_view"
+    ).fetchall()
+    assert hashes
+
+
+def test_a_dropped_unmarked_column_leaves_the_views(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text DEFAULT 'none'")
+    before = seen_by(cluster, protected, "alice")
+    protected.execute("ALTER TABLE dpi.lab_result DROP COLUMN comment CASCADE")
+    assert seen_by(cluster, protected, "alice") == [row[:-1] for row in before]
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("ALTER TABLE dpi.lab_result DROP COLUMN value CASCADE", "column value of dpi.lab_result"),
+        ("ALTER TABLE dpi.lab_result DROP COLUMN result_id CASCADE", "column result_id"),
+        ("DROP TABLE dpi.lab_result CASCADE", "rests on dpi.lab_result"),
+        ("DROP SCHEMA dpi CASCADE", "rests on dpi."),
+        ("ALTER TABLE dpi.lab_result RENAME TO lab", "name of dpi.lab_result"),
+        ("ALTER TABLE dpi.lab_result RENAME COLUMN value TO result", "name of column value"),
+        ("ALTER TABLE dpi.lab_result SET SCHEMA public", "name of dpi.lab_result"),
+        ("ALTER SCHEMA dpi RENAME TO records", "name of dpi."),
+    ],
+)
+def test_what_the_policy_rests_on_is_not_taken_away(
+    cluster: Any, protected: psycopg.Connection[Any], statement: str, said: str
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    with pytest.raises(psycopg.errors.DependentObjectsStillExist, match=said) as refused:
+        protected.execute(statement.encode())
+    assert "policy" in (refused.value.diag.message_hint or "")
+    assert seen_by(cluster, protected, "alice") == before
+
+
+def test_a_carrier_of_another_type_is_refused_by_the_view(
+    protected: psycopg.Connection[Any],
+) -> None:
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="used by a view") as refused:
+        protected.execute("ALTER TABLE dpi.lab_result ALTER COLUMN value TYPE numeric(10,3)")
+    assert "marked" in (refused.value.diag.message_detail or "")
+
+
+def test_tables_that_are_not_protected_are_nobodys_business(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    for role in ("postgres", "app"):
+        with psycopg.connect(cluster.dsn(protected.info.dbname, role), autocommit=True) as client:
+            client.execute("CREATE TABLE dpi.lab_result_2 (value int, b int)")
+            client.execute("ALTER TABLE dpi.lab_result_2 DROP COLUMN value, ADD COLUMN c text")
+            client.execute("ALTER TABLE dpi.lab_result_2 RENAME TO lab_result_3")
+            client.execute("DROP TABLE dpi.lab_result_3")
+
+
+def test_dropping_the_extension_leaves_the_hospitals_tables(
+    protected: psycopg.Connection[Any],
+) -> None:
+    def stored() -> Any:
+        query = "SELECT md5(string_agg(t::text, '' ORDER BY result_id)) FROM dpi.lab_result AS t"
+        return protected.execute(query.encode()).fetchall()
+
+    before = stored()
+    protected.execute("DROP EXTENSION pgbalise CASCADE")
+    assert stored() == before
+    assert protected.execute("SELECT to_regclass('marked.lab_result')").fetchall() == [(None,)]
+    protected.execute("ALTER TABLE dpi.lab_result DROP COLUMN value")
+
+
+@pytest.fixture
+def key_file(cluster: Any) -> Iterator[Path]:
+    """The master key in a file that the server's user may read."""
+    owner = cluster.data_dir.stat()
+    path: Path = cluster.data_dir / "install-master.key"
+    path.write_text(bytes(range(32)).hex())
+    path.chmod(0o600)
+    os.chown(path, owner.st_uid, owner.st_gid)
+    yield path
+    path.unlink()
+
+
+def test_an_administrator_needs_no_superuser(
+    cluster: Any, protected: psycopg.Connection[Any], key_file: Path
+) -> None:
+    def statement(client: psycopg.Connection[Any], query: str) -> None:
+        client.execute(query.encode())
+
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        for query in ("SELECT balise.apply('/x')", "TABLE balise.recipient", "TABLE balise.policy"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                statement(client, query)
+        protected.execute("GRANT balise_admin TO dba; GRANT USAGE ON SCHEMA dpi TO dba")
+        protected.execute("CREATE ROLE bob LOGIN")
+        statement(client, f"SELECT balise.enrol('bob', key_file => '{key_file}')")
+        assert seen_by(cluster, protected, "bob")
+        statement(client, "SELECT balise.revoke('bob')")
+        statement(client, f"SELECT balise.apply('{key_file}')")
+        statement(client, f"SELECT balise.open_epoch('{key_file}')")
+        statement(client, "SELECT balise.refresh_views()")
+        statement(client, "SELECT balise.unmark_column('dpi.diagnosis', 'diagnosed_on')")
+        for query in (
+            "TABLE balise.codeword",
+            "TABLE balise.relation_secret",
+            "SELECT balise.trace('pg_class', 'dpi.lab_result', '/x')",
+            "SELECT * FROM dpi.lab_result LIMIT 1",
+            "DELETE FROM balise.commitment",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                statement(client, query)
+        refused = pytest.raises(psycopg.errors.Error, match="only a superuser")
+        protected.execute("CREATE ROLE carol LOGIN")
+        with refused:
+            statement(client, f"SELECT balise.enrol('carol', 'care', '{key_file}', true)")
+
+
+def test_an_administrator_protects_only_what_it_may_give_out(
+    cluster: Any, protected: psycopg.Connection[Any], key_file: Path
+) -> None:
+    protected.execute("GRANT balise_admin TO dba; GRANT USAGE ON SCHEMA dpi TO dba")
+    protected.execute("CREATE TABLE dpi.salaries (id int PRIMARY KEY, amount int)")
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        client.execute("SELECT balise.mark_column('dpi.salaries', 'amount', quantum => '1')")
+        with pytest.raises(psycopg.errors.Error, match="may not give it to others"):
+            client.execute(f"SELECT balise.apply('{key_file}')".encode())
+
+
+def test_an_auditor_reads_and_traces_but_changes_nothing(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("CREATE ROLE auditor LOGIN IN ROLE balise_auditor")
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "auditor"), autocommit=True) as client:
+        for readable in ("policy", "epoch", "recipient", "commitment", "relation", "marked_view"):
+            client.execute(f"TABLE balise.{readable}".encode())
+        for query in (
+            "TABLE balise.codeword",
+            "SELECT balise.revoke('alice')",
+            "SELECT balise.apply('/x')",
+            "DELETE FROM balise.commitment",
+            "TABLE dpi.lab_result",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                client.execute(query.encode())
+
+
+def test_nothing_is_granted_to_public_and_definers_pin_their_search_path(
+    cluster: Any, empty_db: psycopg.Connection[Any]
+) -> None:
+    empty_db.execute(
+        "CREATE ROLE everyone; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO everyone"
+    )
+    empty_db.execute("ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO everyone")
+    empty_db.execute("CREATE EXTENSION pgbalise CASCADE")
+    found = empty_db.execute(
+        "SELECT p.oid::regprocedure::text, p.proacl::text FROM pg_proc AS p"
+        " WHERE pronamespace = 'balise'::regnamespace AND (proacl IS NULL"
+        " OR proacl::text ~ '[{,]=' OR proacl::text ~ 'everyone') AND proname <> 'refuse'"
+        " UNION ALL SELECT c.relname::text, c.relacl::text FROM pg_class AS c"
+        " WHERE relnamespace = 'balise'::regnamespace AND relkind IN ('r', 'S')"
+        " AND (relacl::text ~ '[{,]=' OR relacl::text ~ 'everyone')"
+    ).fetchall()
+    assert found == []
+    unpinned = empty_db.execute(
+        "SELECT oid::regprocedure::text FROM pg_proc WHERE prosecdef"
+        " AND pronamespace = 'balise'::regnamespace"
+        " AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)"
+    ).fetchall()
+    assert unpinned == []
+    empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM everyone")
+    empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM everyone")
