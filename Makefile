@@ -32,7 +32,8 @@ PY := $(VENV)/bin/python
 # Named after the project's place, so that a copied tree does not use its original's environment.
 STAMP := $(VENV)/.pgbalise-$(PATH_HASH)
 
-PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-server-dev-$(PG_MAJOR) python3-venv
+PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-server-dev-$(PG_MAJOR) \
+  postgresql-$(PG_MAJOR)-pgaudit sqlsmith openssl python3-venv
 ARGS ?=
 MATRIX ?= 13,14,15,16,17,18
 
@@ -48,6 +49,8 @@ system-packages:
 	[ -x /usr/lib/postgresql/$(PG_MAJOR)/bin/initdb ] || missing+=(postgresql-$(PG_MAJOR)); \
 	[ -e /usr/lib/postgresql/$(PG_MAJOR)/lib/plpython3.so ] || missing+=(postgresql-plpython3-$(PG_MAJOR)); \
 	[ -e /usr/lib/postgresql/$(PG_MAJOR)/lib/pgxs/src/makefiles/pgxs.mk ] || missing+=(postgresql-server-dev-$(PG_MAJOR)); \
+	[ -e /usr/lib/postgresql/$(PG_MAJOR)/lib/pgaudit.so ] || missing+=(postgresql-$(PG_MAJOR)-pgaudit); \
+	for program in sqlsmith openssl; do command -v "$$program" >/dev/null || missing+=("$$program"); done; \
 	compgen -G '/usr/lib/python3.*/ensurepip/__init__.py' >/dev/null || missing+=(python3-venv); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \
 	if [ "$$(id -u)" != 0 ]; then \

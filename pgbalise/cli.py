@@ -61,6 +61,8 @@ KeyCommand = Annotated[
 ]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
+_REGISTRY_PACKAGES = ("alembic", "cryptography", "sqlalchemy")
+
 _INTERRUPTED = 130
 """What typer makes of a KeyboardInterrupt."""
 
@@ -80,7 +82,8 @@ def main() -> None:
     except TyperException as problem:
         _complain(problem.format_message())
     except ModuleNotFoundError as problem:
-        _complain(f"this needs the Python package {problem.name} (pip install 'pgbalise[arrow]')")
+        extra = "registry" if problem.name in _REGISTRY_PACKAGES else "arrow"
+        _complain(f"this needs the Python package {problem.name} (pip install 'pgbalise[{extra}]')")
     except Abort:
         _complain("interrupted")
     except BrokenPipeError:

@@ -167,10 +167,7 @@ def _apply(
 ) -> list[str]:
     """Apply a policy; without a key, to see what would be run: its secrets are then worthless."""
     installed(session)
-    # one apply at a time: two would write over each other's views
-    session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
-    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
-    session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
+    _begin_writing(session)
     known = epochs(session)
     current = known[-1].number if known else 1
     document = {"epoch": current, **document}
@@ -211,6 +208,18 @@ def _apply(
     _give_words(session, renewed, key, policy.epoch)
     _grant(session, policy, [(r.role, r.recipient_class) for r in enrolled])
     return [f"{schema}.{r.view}" for r in policy.relations for schema in policy.schemas.values()]
+
+
+def _begin_writing(session: Session) -> None:
+    # one at a time: two would write over each other's views
+    session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
+    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
+    # a recipient idle in a transaction holds up the views' renewal, which would then hold up
+    # everybody else's queries
+    session.fetch(
+        "SELECT set_config('lock_timeout', '10s', true) WHERE current_setting('lock_timeout') = '0'"
+    )
 
 
 def _give_words(
@@ -373,9 +382,7 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     """
     policy = applied_policy(session)
     chosen = policy.relations if relation is None else (policy.relation(relation),)
-    session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
-    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
-    session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
+    _begin_writing(session)
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)
@@ -409,6 +416,7 @@ def _decoy_table(session: Session, relation: Relation) -> None:
                 session.run(
                     "ALTER TABLE %I.%I ADD COLUMN %I %s", DECOYS, name, info.name, info.type_text
                 )
+        _keep_no_statistics(session, relation)
         return
     session.run(
         "CREATE TABLE %I.%I (balise_recipient name NOT NULL,"
@@ -418,6 +426,7 @@ def _decoy_table(session: Session, relation: Relation) -> None:
         relation.schema,
         relation.name,
     )
+    _keep_no_statistics(session, relation)
     # in the key's own order, so that its index and this one can be merged
     named = {column for column, _ in relation.key}
     keys = next(
@@ -434,6 +443,17 @@ def _decoy_table(session: Session, relation: Relation) -> None:
         name,
     )
     session.run("GRANT SELECT ON %I.%I TO %I", DECOYS, name, OWNER)
+
+
+def _keep_no_statistics(session: Session, relation: Relation) -> None:
+    """EXPLAIN's estimates would confirm guesses about the decoys of all recipients."""
+    for info in columns(session, relation.schema, relation.name):
+        session.run(
+            "ALTER TABLE %I.%I ALTER COLUMN %I SET STATISTICS 0",
+            DECOYS,
+            decoy_table(relation),
+            info.name,
+        )
 
 
 def enrol(

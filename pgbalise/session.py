@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
-from psycopg import RawCursor, sql
+from psycopg import RawCursor, errors, sql
+from psycopg.conninfo import conninfo_to_dict
 
-from pgbalise.errors import DatabaseProblem
+from pgbalise.errors import DatabaseProblem, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +66,7 @@ class PsycopgSession:
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
-                copy.write_row(row)
+                copy.write_row([_hexadecimal(value) for value in row])
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -94,6 +95,20 @@ def run(session: Session, template: str, *names: str) -> None:
     session.fetch(statement)
 
 
+def _hexadecimal(value: object) -> object:
+    """Write bytes as PostgreSQL's hex format, whatever standard_conforming_strings says."""
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    return [_hexadecimal(part) for part in value] if isinstance(value, list) else value
+
+
+_HINTS: dict[type[psycopg.Error], str] = {
+    errors.LockNotAvailable: "another session reads a marked view (see pg_stat_activity): end it,"
+    " or try again",
+    errors.ReadOnlySqlTransaction: "this is a standby or a read-only session: use the primary",
+}
+
+
 @contextmanager
 def problems() -> Iterator[None]:
     """Turn a psycopg error into a DatabaseProblem of one line."""
@@ -102,15 +117,38 @@ def problems() -> Iterator[None]:
     except psycopg.Error as problem:
         diag = problem.diag
         text = diag.message_primary or str(problem).strip().splitlines()[0]
-        raise DatabaseProblem(f"the database says: {text}", hint=diag.message_hint) from None
+        hint = _HINTS.get(type(problem)) or diag.message_hint
+        if isinstance(problem, errors.DependentObjectsStillExist) and diag.message_detail:
+            # names of objects; other errors' details may hold values
+            hint = "; ".join(diag.message_detail.splitlines())
+        raise DatabaseProblem(f"the database says: {text}", hint=hint) from None
+
+
+def check_dsn(dsn: str) -> None:
+    """Raise InvalidInput for a connection string that libpq would repeat in its complaint."""
+    try:
+        parameters = conninfo_to_dict(dsn)
+    except psycopg.Error:
+        # libpq quotes the part it stumbled over, which may be the password
+        raise InvalidInput(
+            "the connection string cannot be read",
+            hint="as libpq writes them: host=... dbname=..., or postgresql://...",
+        ) from None
+    if any("@" in str(parameters.get(name, "")) for name in ("host", "port")):
+        raise InvalidInput(
+            "the connection string has an @ in its host",
+            hint="in a URI, write the @ of a password as %40",
+        )
 
 
 @contextmanager
 def connect(dsn: str) -> Iterator[PsycopgSession]:
     """Open a connection that prints every value the same way, whatever the server's settings.
 
-    ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files.
+    ``dsn`` is a libpq connection string or URI, empty for PG* variables and service files. Raise
+    InvalidInput when it cannot be read.
     """
+    check_dsn(dsn)
     with problems():
         connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
     with connection:

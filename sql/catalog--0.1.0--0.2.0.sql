@@ -92,6 +92,25 @@ ALTER TABLE balise.recipient DROP COLUMN epoch, DROP COLUMN commitment;
 COMMENT ON TABLE balise.recipient IS 'Every recipient ever enrolled';
 COMMENT ON TABLE balise.codeword IS 'Secret: the stored word of each recipient who is not revoked, in the epoch in force';
 
+-- EXPLAIN's estimates confirmed guesses about the decoys of all recipients
+DO $$
+DECLARE
+    kept record;
+BEGIN
+    FOR kept IN
+        SELECT a.attrelid, a.attnum, a.attrelid::regclass AS name, a.attname
+          FROM pg_catalog.pg_attribute AS a
+          JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind = 'r'
+          JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+         WHERE n.nspname = 'balise_decoy' AND a.attname <> 'balise_recipient'
+           AND a.attnum > 0 AND NOT a.attisdropped
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', kept.name, kept.attname);
+        DELETE FROM pg_catalog.pg_statistic WHERE starelid = kept.attrelid AND staattnum = kept.attnum;
+    END LOOP;
+END
+$$;
+
 SELECT pg_catalog.pg_extension_config_dump('balise.epoch', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.marked_view', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');

@@ -91,6 +91,7 @@ def released(dpi: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     for schema in ("marked", "marked_care"):
         dpi.execute(f"CREATE SCHEMA {schema}".encode())
         dpi.execute(f"CREATE VIEW {schema}.lab_result AS SELECT * FROM dpi.lab_result".encode())
+        dpi.execute(f"ALTER VIEW {schema}.lab_result OWNER TO balise_owner".encode())
     for role in ("alice", "bob"):
         bits = codeword(KEY, role, 1, bias(KEY, 1))
         dpi.execute(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import psycopg
 import sqlalchemy as sa
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pgbalise.errors import DatabaseProblem, InvalidInput
@@ -30,6 +29,7 @@ from pgbalise.registry.ledger import (
     signed,
     verify,
 )
+from pgbalise.session import check_dsn
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -87,19 +87,7 @@ def open_registry(dsn: str) -> Iterator[sa.Connection]:
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
-    try:
-        parameters = conninfo_to_dict(dsn)
-    except psycopg.Error:
-        # libpq's complaint quotes the part it stumbled over, which may be the password
-        raise InvalidInput(
-            "the registry's connection string cannot be read",
-            hint="as libpq writes them: host=... dbname=..., or postgresql://...",
-        ) from None
-    if any("@" in str(parameters.get(name, "")) for name in ("host", "port")):
-        raise InvalidInput(
-            "the registry's connection string has an @ in its host",
-            hint="in a URI, write the @ of a password as %40",
-        )
+    check_dsn(dsn)
     connection = psycopg.connect(dsn, autocommit=True, application_name="pgbalise")
     for setting, value in (
         ("search_path", "pg_catalog"),

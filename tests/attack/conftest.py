@@ -39,7 +39,12 @@ VIEWS = ("patient", "mesure")
 
 CARRIERS = {
     "patient": {
-        "solde": {"type": "bigint", "quantum": "1", "density": "1"},
+        "solde": {
+            "type": "bigint",
+            "quantum": "1",
+            "bounds": ["1", "9000000000000"],
+            "density": "1",
+        },
         "naissance": {"type": "date", "quantum": "1 day", "density": "1"},
         "vu_le": {"type": "timestamptz", "quantum": "1 second", "density": "0.8"},
     },

@@ -40,7 +40,16 @@ def state(world: World) -> dict[str, Any]:
     return seen
 
 
-CATALOG = ("codeword", "policy", "recipient", "relation", "relation_secret")
+CATALOG = (
+    "codeword",
+    "commitment",
+    "epoch",
+    "marked_view",
+    "policy",
+    "recipient",
+    "relation",
+    "relation_secret",
+)
 
 
 @pytest.mark.skipif(shutil.which("sqlsmith") is None, reason="sqlsmith is not installed")

@@ -113,7 +113,7 @@ def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
         ["entry 3", "edited"],
     ]
 
-    empty_db.execute("UPDATE balise.recipient SET commitment = sha256('x')")
+    empty_db.execute("UPDATE balise.commitment SET commitment = sha256('x')")
     told = complaint("registry", "record", "--dsn", registry_dsn, env=env)
     assert "contradicts the registry: the commitment of alice" in told
     refused = complaint("registry", "downgrade", "base", env=env)
