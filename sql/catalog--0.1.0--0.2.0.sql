@@ -110,7 +110,3 @@ BEGIN
     END LOOP;
 END
 $$;
-
-SELECT pg_catalog.pg_extension_config_dump('balise.epoch', '');
-SELECT pg_catalog.pg_extension_config_dump('balise.marked_view', '');
-SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');

@@ -19,6 +19,7 @@ from pgbalise.database import (
     refresh_views,
     revoke,
 )
+from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.errors import DatabaseProblem, InvalidInput
 from pgbalise.install import CATALOG_VERSION, install, installed, uninstall
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
@@ -449,3 +450,33 @@ def test_nothing_is_granted_to_public_and_definers_pin_their_search_path(
     assert unpinned == []
     empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM everyone")
     empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM everyone")
+
+
+def test_a_dump_restored_into_a_new_cluster_gives_the_same_marks(
+    cluster: Any, protected: psycopg.Connection[Any], project: Path, tmp_path: Path
+) -> None:
+    expected = seen_by(cluster, protected, "alice")
+    dump, roles = tmp_path / "dpi.dump", tmp_path / "roles.sql"
+    programs = {"pg_dump": ["-Fc", "-f", dump], "pg_dumpall": ["--roles-only", "-f", roles]}
+    for program, options in programs.items():
+        subprocess.run(
+            [cluster.bin_dir / program, *options, "-d", cluster.dsn(protected.info.dbname)],
+            check=True,
+        )
+    with ThrowawayCluster() as other:
+        other.install_extension(project / "sql")
+        # as a DBA does: the superuser is there already
+        script = roles.read_text("utf-8").replace("CREATE ROLE postgres;", "")
+        other.psql("\n".join(x for x in script.splitlines() if "restrict" not in x))
+        other.psql("CREATE DATABASE dpi TEMPLATE template0")
+        subprocess.run(
+            [other.bin_dir / "pg_restore", "-e", "-d", other.dsn("dpi"), dump], check=True
+        )
+        with psycopg.connect(other.dsn("dpi"), autocommit=True) as restored:
+            assert seen_by(other, restored, "alice") == expected
+            session = PsycopgSession(restored)
+            check_commitments(KEY, 1, recipients(session))
+            restored.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text")
+            assert len(seen_by(other, restored, "alice")[0]) == len(expected[0]) + 1
+            with restored.transaction():
+                open_epoch(session, KEY)

@@ -1,0 +1,4 @@
+-- What the update adds to pg_dump's list.
+SELECT pg_catalog.pg_extension_config_dump('balise.epoch', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.marked_view', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');
