@@ -65,6 +65,8 @@ CREATE TABLE balise.marked_view (
 );
 COMMENT ON TABLE balise.marked_view IS 'The marked views as written, each with the SHA-256 of pg_get_viewdef()';
 CREATE INDEX marked_view_relation_id ON balise.marked_view (relation_id);
+-- a definition is printed with the names that the search path leaves out
+SET LOCAL search_path = pg_catalog, pg_temp;
 INSERT INTO balise.marked_view (schema_name, view_name, relation_id, definition_hash)
 SELECT v.nspname, c.relname, r.relation_id, sha256(convert_to(pg_get_viewdef(c.oid), 'UTF8'))
   FROM balise.relation AS r,
