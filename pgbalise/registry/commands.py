@@ -197,7 +197,8 @@ def _line(entry: Entry) -> str:
         when[:19],
         entry.kind,
         str(body.get("recipient", "-")),
-        ",".join(body.get("relations", [])) or "-",
+        f"epoch {body['epoch']}" if entry.kind == "commitment" else "",
+        ",".join(body.get("relations", [])),
         str(body.get("normalised") or ""),
     ]
     # what a client chose could hold anything, also a terminal's control characters
