@@ -209,6 +209,11 @@ def estimate_noise(
         differ = low != high
         other = component.probability(sample[differ], high[differ], span)
         likelihood[differ, column] = (likelihood[differ, column] + other) / 2
+    # rounding to a grid that every value lies on is to leave them alone
+    alike = [bool(np.array_equal(each, likelihood[:, 0])) for each in likelihood.T]
+    told = [n == 0 or not alike[n] or n == len(components) - 1 for n in range(len(components))]
+    components = [component for component, kept in zip(components, told, strict=True) if kept]
+    likelihood = likelihood[:, told]
     prior = _pseudo_counts(components)
     prior[-1] += BACKGROUND_FLOOR * sample.size
     shares = _fit_shares(likelihood, prior)

@@ -282,3 +282,12 @@ def test_impossible_columns_are_refused():
         estimate_categorical_noise(*arguments, categories=1)
     with pytest.raises(InvalidInput, match="positions"):
         cell_evidence(CategoricalNoise(0.5, 3), np.zeros(2, np.int32), *arguments)
+
+
+def test_a_column_left_alone_is_not_said_to_be_rounded_to_grids_it_lies_on() -> None:
+    column = marked_column(2000, quantum=100)
+    whole = Column(*(part // 100 * 100 for part in column[:2]), *column[2:])
+    seen = np.where(whole.bit == 1, whole.value1, whole.value0)
+    [(what, share)] = fit(whole, seen).describe()
+    assert what == "unchanged"
+    assert share > 0.99
