@@ -310,7 +310,7 @@ def test_alpha_must_be_a_probability(hospital: Any, tmp_path: Path, alpha: str) 
 
 def test_a_writer_and_a_superuser_are_not_enrolled(hospital: Any) -> None:
     common = ("--dsn", hospital.dsn(), "--key", hospital.key_file)
-    assert "there is no role" in complaint("recipient", "add", "ghost", *common)
+    assert "there is no role" in complaint("recipient", "add", "nobody_there", *common)
     assert "whatever it is granted" in complaint("recipient", "add", "postgres", *common)
     with psycopg.connect(hospital.dsn(), autocommit=True) as connection:
         connection.execute("CREATE ROLE scribe LOGIN")

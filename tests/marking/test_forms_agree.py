@@ -220,7 +220,7 @@ def catalog(empty_db: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
     empty_db.execute("CREATE EXTENSION pgbalise CASCADE")
     empty_db.execute("SET timezone = 'UTC'")
     empty_db.execute("INSERT INTO balise.relation VALUES (1, 'public', 'r')")
-    empty_db.execute("INSERT INTO balise.recipient VALUES (%s, 'secondary', 1, '')", [ROLE])
+    empty_db.execute("INSERT INTO balise.recipient VALUES (%s, 'secondary')", [ROLE])
     empty_db.execute(
         "INSERT INTO balise.codeword VALUES (%s, 'secondary', %s)", [ROLE, bytes(8000)]
     )

@@ -53,7 +53,7 @@ def test_sql_marks_as_published(empty_db: psycopg.Connection[Any], derivation: s
         "INSERT INTO balise.relation_secret VALUES (1, %s, %s)",
         [[seed for s in secrets for seed in (s.first, s.second)], [s.key for s in secrets]],
     )
-    empty_db.execute("INSERT INTO balise.recipient VALUES ('postgres', 'secondary', 1, '')")
+    empty_db.execute("INSERT INTO balise.recipient VALUES ('postgres', 'secondary')")
     empty_db.execute("INSERT INTO balise.codeword VALUES ('postgres', 'secondary', %s)", [word])
     types = {name: str(declared) for name, declared in relation.key}
     types |= {"test": "text"} | {c.column: str(c.type) for c in relation.carriers}
