@@ -81,7 +81,7 @@ def marked_view(
         hashes = _hashes(relation, carriers, numbers)
         query.join(hashes, on=exp.true(), join_type="left", copy=False)
     query.where(_enrolled(recipient_class), copy=False)
-    return query.sql(dialect="postgres", normalize_functions=False)
+    return query.sql(dialect="postgres", normalize_functions=False, copy=False)
 
 
 def decoy_table(relation: Relation) -> str:
