@@ -215,9 +215,11 @@ SELECT format('%I.%I', n.nspname, c.relname), n.nspname::text, 'rule', r.rulenam
 _HANDS_ON: Final = re.compile(
     r"\b(insert|update|merge|copy|notify|pg_notify|perform|execute)\b", re.I
 )
+_IDENTIFIER: Final = r'(?:"[^"]+"|[A-Za-z_]\w*)'
 _INTO: Final = re.compile(
-    r'\b(?:insert\s+into|merge\s+into|update)\s+(?:only\s+)?((?:"[^"]+"|[\w$]+)(?:\.(?:"[^"]+"|[\w$]+))?)',
-    re.I,
+    r"\b(?:insert\s+into|merge\s+into|update)\s+(?:only\s+)?"
+    rf"({_IDENTIFIER}(?:\.{_IDENTIFIER})?)",
+    re.IGNORECASE,
 )
 
 
@@ -240,9 +242,12 @@ def handlers(session: Session, scene: Scene) -> Iterator[Finding]:
             for (oid,) in session.fetch(
                 # a name without schema is taken to be the relation's neighbour
                 "SELECT DISTINCT c.oid::text FROM unnest($1::text[]) AS w(written)"
-                " CROSS JOIN LATERAL (SELECT to_regclass(w.written)::oid AS oid UNION ALL"
-                " SELECT to_regclass(format('%I.%s', $2::text, w.written))::oid) AS c"
-                " WHERE c.oid IS NOT NULL AND c.oid::text <> ALL ($3::text[])",
+                " CROSS JOIN LATERAL parse_ident(w.written) AS i(parts)"
+                " JOIN pg_catalog.pg_namespace AS n ON n.nspname ="
+                " CASE cardinality(i.parts) WHEN 2 THEN i.parts[1] ELSE $2::text END"
+                " JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid"
+                " AND c.relname = i.parts[cardinality(i.parts)]"
+                " WHERE c.oid::text <> ALL ($3::text[])",
                 _INTO.findall(source),
                 schema,
                 scene.targets,

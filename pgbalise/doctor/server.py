@@ -35,8 +35,11 @@ def event_triggers(session: Session, scene: Scene) -> Iterator[Finding]:
     states = dict(
         session.fetch(
             "SELECT t.evtname::text, t.evtenabled IN ('O', 'A')"
-            " AND t.evtfoid = 'balise.keep_in_step()'::regprocedure"
-            " FROM pg_catalog.pg_event_trigger AS t WHERE t.evtname::text = ANY ($1::text[])",
+            " AND n.nspname = 'balise' AND p.proname = 'keep_in_step'"
+            " FROM pg_catalog.pg_event_trigger AS t"
+            " JOIN pg_catalog.pg_proc AS p ON p.oid = t.evtfoid"
+            " JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace"
+            " WHERE t.evtname::text = ANY ($1::text[])",
             list(_TRIGGERS),
         )
     )
