@@ -277,7 +277,8 @@ def doctor(
         for thing in report.not_checked:
             out.print(Padding(Text(thing), (0, 0, 0, 2)))
         count = ", ".join(f"{report.count(s)} {s.value}" for s in Severity)
-        examined = f"{report.roles} recipients examined: {count}"
+        plural = "" if report.roles == 1 else "s"
+        examined = f"{report.roles} recipient{plural} examined: {count}"
         out.print(f"{examined}, {len(report.not_checked)} not checked")
 
     with connect(dsn) as session:

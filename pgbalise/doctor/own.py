@@ -179,37 +179,10 @@ def _strangers(session: Session, schema: str) -> Iterator[Finding]:
 
 def handed_out(session: Session, scene: Scene) -> Iterator[Finding]:
     """D37: marked views not granted to a recipient, or granted to others."""
-    for role, count, first, fix in session.fetch(
-        """
-        WITH wanted AS (
-            SELECT b.role_name, c.oid, format('%I.%I', n.nspname, c.relname) AS name
-              FROM balise.recipient AS b
-              JOIN pg_catalog.pg_roles AS r ON r.rolname = b.role_name AND NOT r.rolsuper
-              JOIN unnest($1::text[], $2::text[]) AS s(class, schema_name) ON s.class = b.class
-              JOIN balise.marked_view AS v ON v.schema_name = s.schema_name
-              JOIN pg_catalog.pg_namespace AS n ON n.nspname = v.schema_name
-              JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = v.view_name
-             WHERE b.revoked_at IS NULL
-        ), granted AS (
-            SELECT g.rolname, c.oid
-              FROM (SELECT DISTINCT oid FROM wanted) AS w
-              JOIN pg_catalog.pg_class AS c ON c.oid = w.oid
-             CROSS JOIN LATERAL aclexplode(c.relacl) AS x
-              JOIN pg_catalog.pg_roles AS g ON g.oid = x.grantee
-             WHERE x.privilege_type = 'SELECT'
-        )
-        SELECT w.role_name::text, count(*), min(w.name),
-               format('GRANT SELECT ON %s TO %I', string_agg(w.name, ', ' ORDER BY w.name),
-                      w.role_name)
-          FROM wanted AS w LEFT JOIN granted AS g ON g.rolname = w.role_name AND g.oid = w.oid
-         WHERE g.oid IS NULL AND NOT has_table_privilege(w.role_name, w.oid, 'SELECT')
-         GROUP BY w.role_name
-        """,
-        *_classes(session),
-    ):
-        more = f" and {count - 1} more" if count > 1 else ""
-        text = f"recipient {role} may not read its marked view {first}{more}"
-        yield Finding("D37", Severity.NOTICE, role, first, text, fix)
+    for role, views, fix in _not_granted(session, scene):
+        more = f" and {len(views) - 1} more" if len(views) > 1 else ""
+        text = f"recipient {role} may not read its marked view {views[0]}{more}"
+        yield Finding("D37", Severity.NOTICE, role, views[0], text, fix)
     for role, name, fix in session.fetch(
         "SELECT b.role_name::text, 'schema ' || quote_ident(n.nspname),"
         " format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, b.role_name)"
@@ -241,9 +214,9 @@ def handed_out(session: Session, scene: Scene) -> Iterator[Finding]:
         )
     }
     strangers: dict[str, list[tuple[str, str]]] = {}
-    for grant in grants(session, scene.marked):
-        known = state.get(grant.grantee)
-        if known != "enrolled" and (grant.grantee == PUBLIC or grant.grantee in login):
+    enrolled = [role for role, known in state.items() if known == "enrolled"]
+    for grant in grants(session, scene.marked, besides=enrolled):
+        if grant.grantee == PUBLIC or grant.grantee in login:
             strangers.setdefault(grant.grantee, []).append((grant.name, grant.mend))
     for grantee, held in strangers.items():
         revoked = state.get(grantee) == "revoked"
@@ -258,6 +231,42 @@ def handed_out(session: Session, scene: Scene) -> Iterator[Finding]:
             f" {'revoked' if revoked else 'not enrolled'}, so refused",
             "; ".join(mend for _, mend in held),
         )
+
+
+def _not_granted(session: Session, scene: Scene) -> Iterator[tuple[str, list[str], str]]:
+    """Yield each recipient that lacks views of its class, their names, and what grants them."""
+    schemas = dict(zip(*_classes(session), strict=True))
+    classes = {
+        role: schemas.get(name)
+        for role, name in session.fetch(
+            "SELECT role_name::text, class FROM balise.recipient WHERE revoked_at IS NULL"
+        )
+    }
+    held = {
+        oid: set(grantees)
+        for oid, grantees in session.fetch(
+            "SELECT c.oid::text, ARRAY(SELECT g.rolname::text"
+            " FROM aclexplode(c.relacl) AS x JOIN pg_catalog.pg_roles AS g ON g.oid = x.grantee"
+            " WHERE x.privilege_type = 'SELECT')"
+            " FROM pg_catalog.pg_class AS c WHERE c.oid = ANY ($1::text[]::oid[])",
+            scene.marked,
+        )
+    }
+    # a group may have been granted what its member lacks
+    lacking = [
+        (role, view.oid, view.name)
+        for role in scene.roles
+        for view in scene.views
+        if view.oid in held and view.schema == classes[role] and role not in held[view.oid]
+    ]
+    rows = session.fetch(
+        "SELECT w.role, array_agg(w.name ORDER BY w.name),"
+        " format('GRANT SELECT ON %s TO %I', string_agg(w.name, ', ' ORDER BY w.name), w.role)"
+        " FROM unnest($1::text[], $2::text[], $3::text[]) AS w(role, oid, name)"
+        " WHERE NOT has_table_privilege(w.role::name, w.oid::oid, 'SELECT') GROUP BY w.role",
+        *([row[at] for row in lacking] for at in range(3)),
+    )
+    yield from ((role, views, fix) for role, views, fix in rows)
 
 
 def _classes(session: Session) -> tuple[list[str], list[str]]:
@@ -344,7 +353,7 @@ def steps(session: Session, scene: Scene) -> Iterator[Finding]:
               FROM pg_catalog.pg_class AS c
               JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
               JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid
-             WHERE a.attnum > 0 AND NOT a.attisdropped
+             WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm')
              GROUP BY n.nspname, c.relname
         )
         SELECT format('%I.%I', r.schema_name, r.relation_name),

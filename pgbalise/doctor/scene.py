@@ -244,6 +244,7 @@ SELECT coalesce(g.rolname::text, ''), c.oid::text, n.nspname::text, c.relname::t
  CROSS JOIN LATERAL aclexplode(c.relacl) AS x
   LEFT JOIN pg_catalog.pg_roles AS g ON g.oid = x.grantee
  WHERE c.oid = ANY ($1::text[]::oid[]) AND x.grantee <> c.relowner
+   AND coalesce(g.rolname::text, '') <> ALL ($2::text[])
 """
 
 _COLUMN_GRANTS: Final = """
@@ -256,6 +257,7 @@ SELECT coalesce(g.rolname::text, ''), c.oid::text, n.nspname::text, c.relname::t
  CROSS JOIN LATERAL aclexplode(a.attacl) AS x
   LEFT JOIN pg_catalog.pg_roles AS g ON g.oid = x.grantee
  WHERE c.oid = ANY ($1::text[]::oid[]) AND a.attacl IS NOT NULL AND x.grantee <> c.relowner
+   AND coalesce(g.rolname::text, '') <> ALL ($2::text[])
 """
 
 _NAME: Final = "format('%I.%I', n.nspname, c.relname)"
@@ -273,10 +275,12 @@ _GRANTS: Final = " UNION ALL ".join(
 )
 
 
-def grants(session: Session, oids: Iterable[str]) -> list[Grant]:
-    """Return who holds which privilege on these relations, their owners apart."""
+def grants(session: Session, oids: Iterable[str], besides: Iterable[str] = ()) -> list[Grant]:
+    """Return who holds which privilege on these relations: owners and ``besides`` are left out."""
     chosen = list(oids)
-    return [Grant(*row) for row in session.fetch(_GRANTS, chosen)] if chosen else []
+    if not chosen:
+        return []
+    return [Grant(*row) for row in session.fetch(_GRANTS, chosen, list(besides))]
 
 
 def own_relations(session: Session) -> list[str]:
