@@ -267,7 +267,9 @@ def doctor(
             for finding in report.findings:
                 if finding.severity is not severity:
                     continue
-                out.print(Padding(Text(f"{finding.code}  {finding.message}"), (0, 0, 0, 2)))
+                grid = Table.grid(padding=(0, 2, 0, 0))
+                grid.add_row("", finding.code, Text(finding.message))
+                out.print(grid)
                 # a line to paste is never broken
                 for line in (finding.mend and f"{finding.mend};", finding.command):
                     if line:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from pgbalise.database import apply_policy, enrol, refresh_views, revoke
+from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.doctor import Finding, Report, Severity, examine, showing_views
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import install
@@ -22,8 +24,6 @@ from pgbalise.session import PsycopgSession, connect
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-
-    from pgbalise.demo.cluster import ThrowawayCluster
 
 KEY = MasterKey(bytes(range(32)))
 DOCUMENT: dict[str, Any] = {
@@ -1076,3 +1076,37 @@ def test_showing_views_is_recursive() -> None:
         ("fine", "v", False, "marked", True),
     ]
     assert showing_views(sources, ["t"], ["marked"]) == {"v", "w", "kept"}
+
+
+@pytest.mark.slow
+def test_a_server_that_lets_everyone_in_and_its_standby() -> None:
+    settings = {"wal_level": "logical", "unix_socket_permissions": "0777"}
+    with ThrowawayCluster(settings=settings) as server:
+        with connect(server.dsn()) as session:
+            session.connection.execute(
+                "CREATE SCHEMA dpi; CREATE ROLE researcher LOGIN;"
+                "CREATE TABLE dpi.patient (patient_id int PRIMARY KEY, weight numeric(5,1))"
+            )
+            install(session, sql_only=True)
+            body = DOCUMENT["relation"]["dpi.patient"]
+            with session.connection.transaction():
+                apply_policy(session, {"relation": {"dpi.patient": body}}, KEY)
+                enrol(session, ["researcher"], RecipientClass.SECONDARY, KEY)
+            session.connection.execute(
+                "SELECT pg_create_logical_replication_slot('outlet', 'pgoutput')"
+            )
+            session.connection.execute("GRANT SELECT ON dpi.patient TO researcher")
+            found = examine(session, now=datetime.now(UTC)).findings
+            assert [f.code for f in found] == ["D08", "D28", "D46"]
+            session.connection.execute(found[1].mend.encode())
+        server.stop()
+        # recovery that never ends is what a hot standby is in
+        owner = (server.data_dir / "PG_VERSION").stat()
+        signal = server.data_dir / "standby.signal"
+        signal.touch()
+        os.chown(signal, owner.st_uid, owner.st_gid)
+        server.start()
+        with connect(server.dsn()) as session:
+            assert session.fetch("SELECT pg_is_in_recovery()") == [(True,)]
+            found = examine(session, now=datetime.now(UTC)).findings
+            assert [f.code for f in found] == ["D08", "D46"]
