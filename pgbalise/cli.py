@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from typer.exceptions import Abort, TyperException
 
 from pgbalise import __version__
@@ -252,26 +254,48 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
 
 
 @app.command()
-def doctor(dsn: Dsn = "", as_json: AsJson = False) -> None:
-    """Say whether an enrolled role can reach a protected relation by any other path."""
-    from pgbalise.doctor import examine
+def doctor(
+    dsn: Dsn = "",
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Look at the master key's file, too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a recipient can reach a protected relation by any other path."""
+    from pgbalise.doctor import Report, Severity, examine
     from pgbalise.session import connect
 
+    def show(report: Report) -> None:
+        colours = {Severity.CRITICAL: "red", Severity.WARNING: "yellow", Severity.NOTICE: "cyan"}
+        for severity, colour in colours.items():
+            if report.count(severity):
+                out.print(f"[{colour} bold]{severity.value}[/]")
+            for finding in report.findings:
+                if finding.severity is not severity:
+                    continue
+                grid = Table.grid(padding=(0, 2, 0, 0))
+                grid.add_row("", finding.code, Text(finding.message))
+                out.print(grid)
+                # a line to paste is never broken
+                for line in (finding.mend and f"{finding.mend};", finding.command):
+                    if line:
+                        out.print(f"       {line}", style="green", markup=False, soft_wrap=True)
+        if report.not_checked:
+            out.print("[bold]not checked[/]")
+        for thing in report.not_checked:
+            out.print(Padding(Text(thing), (0, 0, 0, 2)))
+        count = ", ".join(f"{report.count(s)} {s.value}" for s in Severity)
+        plural = "" if report.roles == 1 else "s"
+        examined = f"{report.roles} recipient{plural} examined: {count}"
+        out.print(f"{examined}, {len(report.not_checked)} not checked")
+
     with connect(dsn) as session:
-        findings = examine(session)
-    critical = any(finding.severity == "critical" for finding in findings)
+        report = examine(session, now=datetime.now(UTC), key_file=key)
     if as_json:
-        _print_json({"findings": [finding.as_dict() for finding in findings]})
-    elif not findings:
-        out.print("no recipient can pass by its marked views")
+        _print_json(report.as_dict())
     else:
-        for finding in findings:
-            colour = {"critical": "red", "warning": "yellow"}.get(finding.severity, "cyan")
-            out.print(f"[{colour}]{finding.code} {finding.severity}[/]", end=" ")
-            out.print(finding.message, markup=False)
-            if finding.mend:
-                out.print(f"    {finding.mend}", style="dim", markup=False, soft_wrap=True)
-    raise typer.Exit(1 if critical else 0)
+        show(report)
+    raise typer.Exit(1 if report.worst is Severity.CRITICAL else 0)
 
 
 @key_app.command("generate")

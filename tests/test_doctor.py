@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pgbalise.database import apply_policy, enrol
-from pgbalise.doctor import Finding, Severity, examine, showing_views, summary, worst
+from pgbalise.database import apply_policy, enrol, refresh_views, revoke
+from pgbalise.demo.cluster import ThrowawayCluster
+from pgbalise.doctor import Finding, Report, Severity, examine, showing_views
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
@@ -17,9 +22,8 @@ from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import PsycopgSession, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from pgbalise.demo.cluster import ThrowawayCluster
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 KEY = MasterKey(bytes(range(32)))
 DOCUMENT: dict[str, Any] = {
@@ -47,8 +51,16 @@ class Site:
         for statement in statements:
             self.connection.execute(statement)
 
+    def report(self) -> Report:
+        return examine(self.session, now=datetime.now(UTC))
+
     def findings(self) -> list[Finding]:
-        return examine(self.session)
+        return list(self.report().findings)
+
+    def mend(self, findings: Iterable[Finding]) -> None:
+        """Run what the findings say, exactly as printed."""
+        for statement in dict.fromkeys(f.mend for f in findings):
+            self.connection.execute(statement)
 
     def as_recipient(self, statement: str) -> list[tuple[Any, ...]]:
         dsn = self.cluster.dsn(self.connection.info.dbname, "researcher")
@@ -91,7 +103,7 @@ def test_clean_install_has_no_finding(site: Site) -> None:
 
 def test_without_extension(empty_db: psycopg.Connection[Any]) -> None:
     with pytest.raises(DatabaseProblem, match="no pgbalise extension"):
-        examine(PsycopgSession(empty_db))
+        examine(PsycopgSession(empty_db), now=datetime.now(UTC))
 
 
 RAW = "SELECT name FROM dpi.patient"
@@ -321,7 +333,7 @@ PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
     ),
     "security definer": (
         "D12",
-        "warning",
+        "critical",
         "desk.f(n integer)",
         (
             f"{SCHEMA}; CREATE FUNCTION desk.f(n int) RETURNS SETOF text SECURITY DEFINER"
@@ -479,6 +491,173 @@ PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
         ),
         None,
     ),
+    "granted, and passed on": (
+        "D08",
+        "critical",
+        "dpi.patient",
+        (
+            f"{USAGE}; GRANT SELECT ON dpi.patient TO researcher WITH GRANT OPTION;"
+            "SET ROLE researcher; GRANT SELECT ON dpi.patient TO helper; RESET ROLE"
+        ),
+        RAW,
+    ),
+    "file function by its inner name": (
+        "D20",
+        "critical",
+        "desk.f(text)",
+        (
+            f"{SCHEMA}; CREATE FUNCTION desk.f(text) RETURNS text LANGUAGE internal"
+            " AS 'pg_read_file_all'; GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC;"
+            "REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM PUBLIC"
+        ),
+        "SELECT desk.f('PG_VERSION')",
+    ),
+    "back into this database": (
+        "D22",
+        "critical",
+        "copy",
+        (
+            f"{SCHEMA}; CREATE EXTENSION postgres_fdw SCHEMA public; CREATE SERVER copy"
+            " FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host 'HOST', dbname 'empty_test');"
+            "CREATE USER MAPPING FOR researcher SERVER copy"
+            " OPTIONS (user 'postgres', password_required 'false');"
+            "CREATE FOREIGN TABLE desk.t (name text) SERVER copy"
+            " OPTIONS (schema_name 'dpi', table_name 'patient');"
+            "GRANT SELECT ON desk.t TO researcher"
+        ),
+        "SELECT name FROM desk.t",
+    ),
+    "administrator": (
+        "D26",
+        "critical",
+        "balise_admin",
+        "GRANT balise_admin TO researcher",
+        "SELECT role_name FROM balise.recipient",
+    ),
+    "auditor": ("D26", "warning", "balise_auditor", "GRANT balise_auditor TO researcher", None),
+    "copied by a rule": (
+        "D29",
+        "critical",
+        "desk.copy",
+        (
+            f"{SCHEMA}; CREATE TABLE desk.copy (name text);"
+            "CREATE RULE keep AS ON INSERT TO dpi.patient DO ALSO"
+            " INSERT INTO desk.copy VALUES (NEW.name);"
+            "INSERT INTO dpi.patient VALUES (3, 'C', 50.0); GRANT SELECT ON desk.copy TO researcher"
+        ),
+        "SELECT name FROM desk.copy",
+    ),
+    "write-ahead log": (
+        "D30",
+        "critical",
+        (
+            "public.pg_get_wal_records_info(start_lsn pg_lsn, end_lsn pg_lsn, OUT start_lsn pg_lsn,"
+            " OUT end_lsn pg_lsn, OUT prev_lsn pg_lsn, OUT xid xid, OUT resource_manager text,"
+            " OUT record_type text, OUT record_length integer, OUT main_data_length integer,"
+            " OUT fpi_length integer, OUT description text, OUT block_ref text)"
+        ),
+        (
+            "CREATE EXTENSION pg_walinspect SCHEMA public; GRANT EXECUTE ON"
+            " FUNCTION public.pg_get_wal_records_info(pg_lsn, pg_lsn) TO researcher"
+        ),
+        None,
+    ),
+    "locks": (
+        "D30",
+        "warning",
+        (
+            "pg_catalog.pg_lock_status(OUT locktype text, OUT database oid, OUT relation oid,"
+            " OUT page integer, OUT tuple smallint, OUT virtualxid text, OUT transactionid xid,"
+            " OUT classid oid, OUT objid oid, OUT objsubid smallint, OUT virtualtransaction text,"
+            " OUT pid integer, OUT mode text, OUT granted boolean, OUT fastpath boolean,"
+            " OUT waitstart timestamp with time zone)"
+        ),
+        "GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO PUBLIC",
+        "SELECT mode FROM pg_lock_status()",
+    ),
+    "counters": (
+        "D31",
+        "warning",
+        "track_counts",
+        "ALTER ROLE researcher IN DATABASE empty_test RESET track_counts",
+        "SELECT 1 WHERE current_setting('track_counts')::bool",
+    ),
+    "parameter": (
+        "D32",
+        "warning",
+        "session_replication_role",
+        "GRANT SET ON PARAMETER session_replication_role TO researcher",
+        "SET session_replication_role = replica; SELECT 1",
+    ),
+    "alter system": (
+        "D32",
+        "critical",
+        "my.parameter",
+        "GRANT ALTER SYSTEM ON PARAMETER my.parameter TO researcher",
+        None,
+    ),
+    "large object": (
+        "D33",
+        "warning",
+        "large object 424242",
+        (
+            "SELECT lo_from_bytea(424242, 'a patient');"
+            "GRANT SELECT ON LARGE OBJECT 424242 TO researcher"
+        ),
+        "SELECT lo_get(424242)",
+    ),
+    "create schemas": (
+        "D34",
+        "notice",
+        "empty_test",
+        "GRANT CREATE ON DATABASE empty_test TO researcher",
+        "CREATE SCHEMA mine; SELECT 1",
+    ),
+    "marks of another": (
+        "D48",
+        "warning",
+        "desk.m",
+        (
+            f"{SCHEMA}; CREATE MATERIALIZED VIEW desk.m AS SELECT * FROM marked.patient"
+            " WITH NO DATA; GRANT SELECT ON desk.m TO researcher"
+        ),
+        None,
+    ),
+    "view not granted": (
+        "D37",
+        "notice",
+        "marked.patient",
+        "REVOKE SELECT ON marked.patient FROM researcher",
+        None,
+    ),
+    "schema not granted": (
+        "D37",
+        "notice",
+        "schema marked",
+        "REVOKE USAGE ON SCHEMA marked FROM researcher",
+        None,
+    ),
+    "refusal not granted": (
+        "D37",
+        "notice",
+        "balise.refuse()",
+        "REVOKE EXECUTE ON FUNCTION balise.refuse() FROM researcher",
+        None,
+    ),
+    "word of a revoked recipient": (
+        "D38",
+        "critical",
+        "balise.codeword",
+        "UPDATE balise.recipient SET revoked_at = now()",
+        "SELECT * FROM marked.patient",
+    ),
+    "default privileges for decoys": (
+        "D25",
+        "warning",
+        "balise_decoy",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA balise_decoy GRANT SELECT ON TABLES TO researcher",
+        None,
+    ),
     "default privileges": (
         "D25",
         "warning",
@@ -493,7 +672,7 @@ PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
 def test_path_is_found_and_mended(site: Site, path: str) -> None:
     code, severity, name, opening, proof = PATHS[path]
     try:
-        site.run(*opening.split(";"))
+        site.run(*opening.replace("HOST", site.cluster.host).split(";"))
         mine = [f for f in site.findings() if f.code == code and f.object == name]
         assert mine, site.findings()
         assert {f.severity for f in mine} == {Severity(severity)}
@@ -502,13 +681,253 @@ def test_path_is_found_and_mended(site: Site, path: str) -> None:
         if proof is not None:
             assert site.as_recipient(proof)
         assert all(f.mend for f in mine)
-        for finding in mine:
-            site.run(*finding.mend.split(";"))
+        site.mend(mine)
         assert not [f for f in site.findings() if f.code == code and f.object == name]
     finally:
         # roles outlive the database
         site.run("RESET ROLE", "ALTER ROLE balise_owner RESET search_path")
         site.run("ALTER DATABASE empty_test OWNER TO postgres")
+
+
+TRIGGER = """
+CREATE FUNCTION dpi.keep() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO outbox SELECT NEW.*;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER keep AFTER INSERT ON dpi.patient FOR EACH ROW EXECUTE FUNCTION dpi.keep()
+"""
+DISABLED = "ALTER EVENT TRIGGER balise_keep_in_step DISABLE"
+
+# by name: code, severity, object, what is done
+STATES: dict[str, tuple[str, str, str, str]] = {
+    "published": ("D27", "warning", "feed", "CREATE PUBLICATION feed FOR TABLE dpi.patient"),
+    "published by partition": (
+        "D27",
+        "warning",
+        "feed",
+        "CREATE PUBLICATION feed FOR TABLE dpi.result",
+    ),
+    "published with all": ("D27", "warning", "feed", "CREATE PUBLICATION feed FOR ALL TABLES"),
+    "published with its schema": (
+        "D27",
+        "warning",
+        "feed",
+        "CREATE PUBLICATION feed FOR TABLES IN SCHEMA dpi",
+    ),
+    "handed on by a trigger": ("D29", "warning", "dpi.patient", TRIGGER),
+    "replaced": (
+        "D35",
+        "critical",
+        "marked.patient",
+        "CREATE OR REPLACE VIEW marked.patient AS SELECT * FROM dpi.patient",
+    ),
+    "dropped": ("D24", "warning", "marked.patient", "DROP VIEW marked.patient"),
+    "among the marked": ("D36", "warning", "marked.v", "CREATE VIEW marked.v AS SELECT 1 AS x"),
+    "somebody else's schema": ("D36", "warning", "marked", "ALTER SCHEMA marked OWNER TO helper"),
+    "granted to everyone": (
+        "D37",
+        "notice",
+        "marked.patient",
+        "GRANT SELECT ON marked.patient TO PUBLIC",
+    ),
+    "granted to a stranger": (
+        "D37",
+        "notice",
+        "marked.patient",
+        "CREATE ROLE stranger LOGIN; GRANT SELECT ON marked.patient TO stranger",
+    ),
+    "out of step": (
+        "D39",
+        "warning",
+        "dpi.patient",
+        f"{DISABLED}; ALTER TABLE dpi.patient ADD COLUMN ward text",
+    ),
+    "event trigger disabled": ("D41", "warning", "balise_keep_in_step", DISABLED),
+    "event trigger missing": (
+        "D41",
+        "warning",
+        "balise_refuse_drop",
+        (
+            "ALTER EXTENSION pgbalise DROP EVENT TRIGGER balise_refuse_drop;"
+            "DROP EVENT TRIGGER balise_refuse_drop"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_state_is_found_and_mended(site: Site, state: str) -> None:
+    code, severity, name, doing = STATES[state]
+    site.run(doing)
+    mine = [f for f in site.findings() if (f.code, f.object) == (code, name) and not f.role]
+    mine = mine or [f for f in site.findings() if (f.code, f.object) == (code, name)]
+    assert {f.severity for f in mine if f.severity != "notice" or severity == "notice"} == {
+        Severity(severity)
+    }
+    for finding in mine:
+        if finding.command == "pgbalise policy refresh":
+            with site.connection.transaction():
+                refresh_views(site.session)
+        elif finding.mend:
+            site.mend([finding])
+    left = [f for f in site.findings() if (f.code, f.object) == (code, name)]
+    assert [f for f in left if f.severity == severity] == []
+
+
+def test_new_columns_are_for_somebody_to_decide(site: Site) -> None:
+    site.run("ALTER TABLE dpi.patient ADD COLUMN ward text, ADD COLUMN bed text")
+    found = site.findings()
+    assert [(f.code, f.severity, f.object) for f in found] == [
+        ("D39", Severity.NOTICE, "dpi.patient")
+    ] * 2
+    assert [f.message.split()[1] for f in found] == ["bed", "ward"]
+    assert all(f.command.startswith("pgbalise policy apply") for f in found)
+
+
+def test_a_policy_that_no_longer_fits(site: Site) -> None:
+    site.run(
+        """UPDATE balise.policy SET document = jsonb_set(document,
+               '{relation,dpi.patient,carrier,weight,type}', '"date"')
+               #- '{relation,dpi.patient,carrier,weight,quantum}'""",
+        "INSERT INTO balise.policy (document) VALUES ('{}')",
+    )
+    found = site.findings()
+    assert [(f.code, f.severity, f.object) for f in found] == [
+        ("D42", Severity.WARNING, "balise.policy"),
+        ("D42", Severity.NOTICE, "balise.policy"),
+    ]
+
+
+def test_a_catalog_that_lacks_something(site: Site) -> None:
+    site.run(
+        "DELETE FROM balise.codeword",
+        "DELETE FROM balise.commitment",
+        "DELETE FROM balise.relation_secret USING balise.relation AS r"
+        " WHERE r.relation_id = relation_secret.relation_id AND relation_name = 'patient'",
+    )
+    found = site.findings()
+    assert {(f.code, f.severity, f.object) for f in found} == {
+        ("D38", Severity.WARNING, "balise.codeword"),
+        ("D38", Severity.WARNING, "balise.commitment"),
+        ("D38", Severity.WARNING, "dpi.patient"),
+    }
+    assert all(f.command for f in found)
+
+
+def test_the_library_that_the_server_imports(site: Site) -> None:
+    library = site.cluster.folder / "library"
+    library.mkdir()
+    library.chmod(0o777)
+    source = "CREATE OR REPLACE FUNCTION balise.{}() RETURNS text LANGUAGE sql AS $$SELECT '{}'$$"
+    site.run(
+        source.format("python_path", f"{library}:/no/where"),
+        source.format("load_library", "0.0.1"),
+        source.format("version", "0.0.1"),
+    )
+    found = {f.object: f for f in site.findings()}
+    assert {name: (f.code, f.severity) for name, f in found.items()} == {
+        str(library): ("D44", Severity.CRITICAL),
+        "/no/where": ("D44", Severity.WARNING),
+        "balise.version()": ("D43", Severity.WARNING),
+        "balise.load_library()": ("D43", Severity.WARNING),
+    }
+    subprocess.run(shlex.split(found[str(library)].command), check=True)
+    site.run(
+        "CREATE OR REPLACE FUNCTION balise.load_library() RETURNS text LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE 'no module'; END$$"
+    )
+    found = {f.object: f for f in site.findings()}
+    assert str(library) not in found
+    assert "no module" in found["balise.load_library()"].message
+
+
+def test_the_clock(site: Site) -> None:
+    now = datetime.now(UTC)
+    for seconds, said in ((-3600, "3600 s ahead"), (90, "s behind"), (0, None)):
+        report = examine(site.session, now=now + timedelta(seconds=seconds))
+        assert [(f.code, f.severity) for f in report.findings] == (
+            [("D45", Severity.WARNING)] if said else []
+        )
+        assert said is None or said in report.findings[0].message
+    site.run("UPDATE balise.recipient SET enrolled_at = now() + interval '1 hour'")
+    [finding] = site.findings()
+    assert (finding.code, finding.severity) == ("D45", Severity.WARNING)
+
+
+def test_the_key_file(site: Site, tmp_path: Path) -> None:
+    def look(path: Path) -> dict[Severity, list[Finding]]:
+        report = examine(site.session, now=datetime.now(UTC), key_file=path)
+        assert bytes(range(32)).hex() not in repr(report)
+        return {s: [f for f in report.findings if f.severity is s] for s in Severity}
+
+    file = tmp_path / "key"
+    file.write_text(bytes(range(32)).hex())
+    file.chmod(0o600)
+    found = look(file)
+    assert found[Severity.CRITICAL] == found[Severity.WARNING] == []
+    assert [f.code for f in found[Severity.NOTICE]] == ["D47"]
+    file.chmod(0o640)
+    [finding] = look(file)[Severity.CRITICAL]
+    subprocess.run(shlex.split(finding.command), check=True)
+    assert look(file)[Severity.CRITICAL] == []
+    tmp_path.chmod(0o777)
+    [finding] = look(file)[Severity.WARNING]
+    assert "exchanged" in finding.message
+    subprocess.run(shlex.split(finding.command), check=True)
+    (tmp_path / "other").hardlink_to(file)
+    assert ["2 names" in f.message for f in look(file)[Severity.WARNING]] == [True]
+    (tmp_path / "other").unlink()
+    (tmp_path / "link").symlink_to(file)
+    assert len(look(tmp_path / "link")[Severity.NOTICE]) == 2
+    file.write_text("00" * 32)
+    assert ["marks with" in f.message for f in look(file)[Severity.WARNING]] == [True]
+    file.write_text("no key")
+    assert ["no key" in f.message for f in look(file)[Severity.WARNING]] == [True]
+    assert ["cannot be" in f.message for f in look(tmp_path / "no")[Severity.WARNING]] == [True]
+    assert ["ordinary" in f.message for f in look(tmp_path)[Severity.WARNING]] == [True]
+
+
+def test_what_a_role_may_not_see_is_said(
+    cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any]
+) -> None:
+    for statement in (
+        "CREATE ROLE dba LOGIN CREATEROLE",
+        "CREATE ROLE researcher LOGIN",
+        "CREATE ROLE auditor LOGIN",
+        "GRANT CREATE ON DATABASE empty_test TO dba",
+        "CREATE SCHEMA dpi AUTHORIZATION dba",
+        "CREATE TABLE dpi.patient (patient_id int PRIMARY KEY, weight numeric(5,1))",
+        "ALTER TABLE dpi.patient OWNER TO dba",
+        "CREATE EXTENSION postgres_fdw",
+        "CREATE SERVER copy FOREIGN DATA WRAPPER postgres_fdw",
+        "CREATE USER MAPPING FOR PUBLIC SERVER copy",
+    ):
+        empty_db.execute(statement.encode())
+    body = {**DOCUMENT["relation"]["dpi.patient"], "decoys": False}
+    with connect(cluster.dsn("empty_test", "dba")) as session:
+        install(session, sql_only=True)
+        with session.connection.transaction():
+            apply_policy(session, {"relation": {"dpi.patient": body}}, KEY)
+            enrol(session, ["researcher"], RecipientClass.SECONDARY, KEY)
+        session.connection.execute("GRANT balise_auditor TO auditor")
+        report = examine(session, now=datetime.now(UTC))
+        assert {(f.code, f.severity, f.object) for f in report.findings} == {
+            ("D31", Severity.NOTICE, "track_counts"),
+            ("D41", Severity.NOTICE, "balise_keep_in_step"),
+            ("D41", Severity.NOTICE, "balise_refuse_drop"),
+        }
+        assert [said.split()[0] for said in report.not_checked] == ["as", "pg_hba.conf:"]
+        session.connection.execute("GRANT SELECT ON dpi.patient TO researcher")
+        session.connection.execute("GRANT USAGE ON SCHEMA dpi TO researcher")
+        [worst, *_] = examine(session, now=datetime.now(UTC)).findings
+        assert worst.code == "D08"
+        session.connection.execute(worst.mend.encode())
+        assert examine(session, now=datetime.now(UTC)).worst is Severity.NOTICE
+    with connect(cluster.dsn("empty_test", "auditor")) as session:
+        report = examine(session, now=datetime.now(UTC))
+        assert any("codeword" in said for said in report.not_checked)
 
 
 @pytest.mark.parametrize(
@@ -557,11 +976,16 @@ def test_harmless_grants_are_not_reported(site: Site) -> None:
     assert site.findings() == []
 
 
-def test_revoked_recipients_are_no_longer_examined(site: Site) -> None:
-    site.run(
-        "GRANT pg_read_all_data TO researcher",
-        "UPDATE balise.recipient SET revoked_at = now()",
-    )
+def test_revoked_recipients_keep_nothing(site: Site) -> None:
+    site.run("GRANT pg_read_all_data TO researcher", READ, "GRANT keeper TO researcher")
+    with site.connection.transaction():
+        revoke(site.session, "researcher")
+    found = site.findings()
+    assert {(f.code, f.severity, f.object) for f in found} == {
+        ("D40", Severity.WARNING, "pg_read_all_data"),
+        ("D40", Severity.WARNING, "dpi.patient"),
+    }
+    site.mend(found)
     assert site.findings() == []
 
 
@@ -569,22 +993,25 @@ def test_what_is_missing(site: Site) -> None:
     site.run(
         "DROP VIEW marked_care.patient",
         "ALTER VIEW marked.patient OWNER TO postgres",
+        "SET session_replication_role = replica",
+        "ALTER EVENT TRIGGER balise_keep_in_step DISABLE",
         "ALTER TABLE dpi.result RENAME TO outcome",
+        "ALTER EVENT TRIGGER balise_keep_in_step ENABLE",
         "DROP OWNED BY researcher",
         "ALTER ROLE researcher RENAME TO gone",
     )
-    found = site.findings()
-    assert [(f.code, f.object) for f in found if f.severity is Severity.WARNING] == [
+    found = [f for f in site.findings() if f.code in ("D23", "D24")]
+    assert [(f.code, f.object) for f in found] == [
         ("D24", "dpi.result"),
         ("D24", "marked.patient"),
         ("D24", "marked_care.patient"),
+        ("D23", "researcher"),
     ]
-    assert [(f.code, f.role) for f in found if f.severity is Severity.NOTICE] == [
-        ("D23", "researcher")
-    ]
-    [owner] = [f for f in found if f.object == "marked.patient"]
-    site.run(owner.mend)
-    assert owner not in site.findings()
+    site.run(found[1].mend, found[3].mend)
+    assert {f.object for f in site.findings() if f.code in ("D23", "D24")} == {
+        "dpi.result",
+        "marked_care.patient",
+    }
 
 
 def test_names_that_need_quotes(site: Site) -> None:
@@ -622,14 +1049,19 @@ def test_order_and_summary(site: Site) -> None:
         "GRANT SELECT ON dpi.patient TO researcher",
         "GRANT pg_read_all_data TO researcher",
     )
-    found = site.findings()
+    report = site.report()
+    found = report.findings
     assert [f.severity for f in found] == sorted(
         (f.severity for f in found), key=list(Severity).index
     )
-    assert worst(found) is Severity.CRITICAL
-    assert worst([]) is None
-    assert summary(found)["count"]["notice"] == 1
-    assert set(found[0].as_dict()) == {"code", "severity", "role", "object", "message", "mend"}
+    assert report.worst is Severity.CRITICAL
+    assert Report([], [], 0).worst is None
+    assert report.count(Severity.NOTICE) == 1
+    answer = report.as_dict()
+    assert (answer["not_checked"], answer["roles"]) == ([], 1)
+    assert set(answer["findings"][0]) == {
+        *("code", "severity", "role", "object", "message", "mend", "command")
+    }
 
 
 def test_showing_views_is_recursive() -> None:
@@ -644,3 +1076,37 @@ def test_showing_views_is_recursive() -> None:
         ("fine", "v", False, "marked", True),
     ]
     assert showing_views(sources, ["t"], ["marked"]) == {"v", "w", "kept"}
+
+
+@pytest.mark.slow
+def test_a_server_that_lets_everyone_in_and_its_standby() -> None:
+    settings = {"wal_level": "logical", "unix_socket_permissions": "0777"}
+    with ThrowawayCluster(settings=settings) as server:
+        with connect(server.dsn()) as session:
+            session.connection.execute(
+                "CREATE SCHEMA dpi; CREATE ROLE researcher LOGIN;"
+                "CREATE TABLE dpi.patient (patient_id int PRIMARY KEY, weight numeric(5,1))"
+            )
+            install(session, sql_only=True)
+            body = DOCUMENT["relation"]["dpi.patient"]
+            with session.connection.transaction():
+                apply_policy(session, {"relation": {"dpi.patient": body}}, KEY)
+                enrol(session, ["researcher"], RecipientClass.SECONDARY, KEY)
+            session.connection.execute(
+                "SELECT pg_create_logical_replication_slot('outlet', 'pgoutput')"
+            )
+            session.connection.execute("GRANT SELECT ON dpi.patient TO researcher")
+            found = examine(session, now=datetime.now(UTC)).findings
+            assert [f.code for f in found] == ["D08", "D28", "D46"]
+            session.connection.execute(found[1].mend.encode())
+        server.stop()
+        # recovery that never ends is what a hot standby is in
+        owner = (server.data_dir / "PG_VERSION").stat()
+        signal = server.data_dir / "standby.signal"
+        signal.touch()
+        os.chown(signal, owner.st_uid, owner.st_gid)
+        server.start()
+        with connect(server.dsn()) as session:
+            assert session.fetch("SELECT pg_is_in_recovery()") == [(True,)]
+            found = examine(session, now=datetime.now(UTC)).findings
+            assert [f.code for f in found] == ["D08", "D46"]
