@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from pgbalise.errors import InvalidPolicy
+from pgbalise.install import OWNER
 from pgbalise.marking.policy import Derivation, Tolerance, quote
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 
@@ -177,7 +178,6 @@ _WHOLE_SCAN_ROWS: Final = 2_000_000
 pages are drawn, which costs little but keeps rows that were written together together."""
 
 
-_OWNER: Final = "balise_owner"
 """The role that the marked views read with."""
 
 _LONGEST_NAME: Final = 63
@@ -468,32 +468,32 @@ def _foreign(where: str, what: str) -> InvalidPolicy:
 
 
 def _row_security(session: Session, info: RelationInfo, where: str) -> InvalidPolicy | None:
-    rows = session.fetch(_ROW_SECURITY, info.schema, info.name, _OWNER)
+    rows = session.fetch(_ROW_SECURITY, info.schema, info.name, OWNER)
     if not rows:
         return None
     passes, named, open_to_all, others, unreadable = rows[0]
-    advice = f"write a policy FOR SELECT TO {_OWNER} that goes by session_user"
+    advice = f"write a policy FOR SELECT TO {OWNER} that goes by session_user"
     if passes:
         return InvalidPolicy(
-            f"{where}: row security is on, and {_OWNER}, who reads for the marked views, passes it",
+            f"{where}: row security is on, and {OWNER}, who reads for the marked views, passes it",
             hint="let another role own the relation, and neither SUPERUSER nor BYPASSRLS",
         )
     if not named and not open_to_all:
         return InvalidPolicy(
-            f"{where}: row security is on, and no policy lets {_OWNER}, who reads for the marked"
+            f"{where}: row security is on, and no policy lets {OWNER}, who reads for the marked"
             " views, see a row",
             hint=advice,
         )
     if others is not None and not named:
         return InvalidPolicy(
-            f"{where}: policy {others} names roles, and a marked view reads as {_OWNER}, whoever"
+            f"{where}: policy {others} names roles, and a marked view reads as {OWNER}, whoever"
             " asks",
             hint=advice,
         )
     if unreadable is not None:
         return InvalidPolicy(
-            f"{where}: its row security reads {unreadable}, which {_OWNER} may not",
-            hint=f"GRANT SELECT ON {unreadable} TO {_OWNER}",
+            f"{where}: its row security reads {unreadable}, which {OWNER} may not",
+            hint=f"GRANT SELECT ON {unreadable} TO {OWNER}",
         )
     return None
 
@@ -508,7 +508,7 @@ def _fit_name(name: str, where: str) -> None:
 def _fit_views(session: Session, policy: Policy, relation: Relation) -> None:
     _fit_name(relation.view, f"{relation.qualified}: view {relation.view}")
     for schema in policy.schemas.values():
-        if session.fetch(_TAKEN, schema, relation.view, _OWNER):
+        if session.fetch(_TAKEN, schema, relation.view, OWNER):
             raise InvalidPolicy(
                 f"{relation.qualified}: there is a {quote(schema)}.{quote(relation.view)} already,"
                 " and not a marked view",

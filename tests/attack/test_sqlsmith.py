@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -36,7 +37,7 @@ def state(world: World) -> dict[str, Any]:
     for table in ("balise_decoy.patient", *(f"balise.{name}" for name in CATALOG)):
         seen[table] = rows(world, "postgres", table)
     with connect(world.dsn()) as session:
-        seen["doctor"] = examine(session)
+        seen["doctor"] = examine(session, now=datetime.now(UTC)).findings
     return seen
 
 
