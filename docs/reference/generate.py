@@ -40,10 +40,14 @@ An error is one line on standard error. Connections follow libpq: `PG*` variable
 version; `--help` works after every command."""
 
 _SQL = """\
-The extension owns schema `balise`. Nothing in it is granted to PUBLIC. A superuser uses it; role
-`balise_owner` owns the marked views and may read the secrets that they need; each recipient may
-execute `balise.refuse()` and nothing else in it. `key_file` names a file on the database server's
-machine, of mode 0600, that the server's own user can read."""
+The extension owns schema `balise`. Nothing in it is granted to PUBLIC. Members of `balise_admin`
+and `balise_auditor` use it, and superusers ([roles](roles.md)); role `balise_owner` owns the marked
+views and may read the secrets that they need; each recipient may execute `balise.refuse()` and
+nothing else in it. `key_file` names a file on the database server's machine, of mode 0600, that the
+server's own user can read; `balise.trace` takes several, joined by colons.
+
+Installed as plain SQL (`pgbalise init --sql-only`), schema `balise` has the same tables, and none
+of the functions that are written in plpython3u."""
 
 _ERRORS = """\
 The command line prints message and hint in one line and exits with status 2. The SQL functions
