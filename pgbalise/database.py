@@ -378,11 +378,13 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
 
     After a relation got new columns, or a view was dropped or altered. ``relation`` is one of the
     policy's (``schema.name``); None means all. Needs no master key. Must run inside one
-    transaction. Returns the names of the views.
+    transaction. Returns the names of the views. Raise InvalidPolicy when the policy no longer fits.
     """
     policy = applied_policy(session)
     chosen = policy.relations if relation is None else (policy.relation(relation),)
     _begin_writing(session)
+    # a carrier that was renamed or has another type would be given as it is stored
+    fit(session, replace(policy, relations=chosen))
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)

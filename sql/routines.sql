@@ -37,7 +37,7 @@ BEGIN
         IF lost IS NOT NULL THEN
             RAISE EXCEPTION 'the policy in force rests on %', lost
                 USING ERRCODE = 'dependent_objects_still_exist',
-                      HINT = 'Take it out of the policy and apply that first (pgbalise policy apply).';
+                      HINT = 'Take the relation out of the policy and apply that first (pgbalise policy apply).';
         END IF;
         RETURN;
     END IF;
@@ -84,7 +84,7 @@ BEGIN
         IF lost IS NOT NULL THEN
             RAISE EXCEPTION 'the policy in force rests on the name of %', lost
                 USING ERRCODE = 'dependent_objects_still_exist',
-                      HINT = 'Take it out of the policy, apply, rename, and put it back under its new name.';
+                      HINT = 'Take the relation out of the policy, apply, rename, and put it back under its new name.';
         END IF;
         IF balise.in_step(changed.relation_id) THEN
             CONTINUE;

@@ -20,7 +20,7 @@ from pgbalise.database import (
     revoke,
 )
 from pgbalise.demo.cluster import ThrowawayCluster
-from pgbalise.errors import DatabaseProblem, InvalidInput
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy
 from pgbalise.install import CATALOG_VERSION, install, installed, uninstall
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
@@ -203,6 +203,23 @@ def test_plain_sql_follows_new_columns_when_told(
     assert seen_by(cluster, dba, "alice") == [(*row, "none") for row in before]
 
 
+def test_a_renamed_carrier_is_never_given_as_it_is_stored(
+    cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    session = PsycopgSession(dba)
+    install(session, sql_only=True)
+    dba.execute("CREATE ROLE alice LOGIN")
+    with dba.transaction():
+        apply_policy(session, document, KEY)
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    before = seen_by(cluster, dba, "alice")
+    dba.execute("ALTER TABLE dpi.lab_result RENAME COLUMN value TO result")
+    refused = pytest.raises(InvalidPolicy, match="no column value")
+    with refused, dba.transaction():
+        refresh_views(session)
+    assert seen_by(cluster, dba, "alice") == before
+
+
 def test_a_role_without_the_rights_is_told_which_it_lacks(
     cluster: Any, empty_db: psycopg.Connection[Any]
 ) -> None:
@@ -328,6 +345,23 @@ def test_a_carrier_of_another_type_is_refused_by_the_view(
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="used by a view") as refused:
         protected.execute("ALTER TABLE dpi.lab_result ALTER COLUMN value TYPE numeric(10,3)")
     assert "marked" in (refused.value.diag.message_detail or "")
+
+
+def test_a_carrier_of_another_type_has_no_view_until_the_policy_says_so(
+    cluster: Any, protected: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    notices: list[str] = []
+    protected.add_notice_handler(lambda diag: notices.append(diag.message_primary or ""))
+    protected.execute("DROP VIEW marked.lab_result, marked_care.lab_result")
+    protected.execute("ALTER TABLE dpi.lab_result ALTER COLUMN value TYPE numeric(12,3)")
+    assert any("do not show its columns" in notice for notice in notices)
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        seen_by(cluster, protected, "alice")
+    document["relation"]["dpi.lab_result"]["carrier"]["value"]["type"] = "numeric(12,3)"
+    with protected.transaction():
+        apply_policy(PsycopgSession(protected), document, KEY)
+    assert len(seen_by(cluster, protected, "alice")) == len(before)
 
 
 def test_tables_that_are_not_protected_are_nobodys_business(
