@@ -156,6 +156,8 @@ def open_epoch(session: Session, key: MasterKey) -> int:
     Must run inside one transaction. Every recipient gets a new codeword; who was revoked before
     has none in it. Leaks of earlier epochs stay traceable with the key of their own epoch.
     """
+    installed(session)
+    _begin_writing(session)
     document = applied_document(session)
     number = epochs(session)[-1].number + 1
     _apply(session, {**document, "epoch": number}, key, opening=True)
@@ -210,10 +212,25 @@ def _apply(
     return [f"{schema}.{r.view}" for r in policy.relations for schema in policy.schemas.values()]
 
 
-def _begin_writing(session: Session) -> None:
-    # one at a time: two would write over each other's views
+def _one_at_a_time(session: Session) -> None:
+    """Wait until nobody else changes the catalog, before anything of it is read.
+
+    Two at a time would write over each other's views, open one epoch with two keys, enrol in an
+    epoch that is over, or give a word to who is just being revoked.
+    """
     session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
-    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    if session.fetch("SELECT 1 WHERE current_setting('transaction_isolation') <> 'read committed'"):
+        # the snapshot may be older than the lock
+        raise DatabaseProblem(
+            "this changes the catalog in a transaction that may not see its newest state",
+            hint="SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        )
+
+
+def _begin_writing(session: Session) -> None:
+    _one_at_a_time(session)
+    # without pg_temp at its end, temporary types and relations would be found first
+    session.fetch("SELECT set_config('search_path', 'pg_catalog, pg_temp', true)")
     session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
     # a recipient idle in a transaction holds up the views' renewal, which would then hold up
     # everybody else's queries
@@ -380,9 +397,10 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     policy's (``schema.name``); None means all. Needs no master key. Must run inside one
     transaction. Returns the names of the views.
     """
+    installed(session)
+    _begin_writing(session)
     policy = applied_policy(session)
     chosen = policy.relations if relation is None else (policy.relation(relation),)
-    _begin_writing(session)
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)
@@ -470,6 +488,8 @@ def enrol(
     force. Raise InvalidRecipient when there is no such role, it is enrolled already, or (unless
     ``force``) it can pass by its marked views.
     """
+    installed(session)
+    _one_at_a_time(session)
     policy = applied_policy(session)
     check_master_key(session, key)
     for role in roles:
@@ -573,6 +593,7 @@ def revoke(session: Session, role: str) -> None:
     It stays traceable for ever, so its name is never enrolled again.
     """
     installed(session)
+    _one_at_a_time(session)
     rows = session.fetch(
         "UPDATE balise.recipient SET revoked_at = now()"
         " WHERE role_name = $1::text AND revoked_at IS NULL RETURNING class",

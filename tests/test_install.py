@@ -449,3 +449,74 @@ def test_nothing_is_granted_to_public_and_definers_pin_their_search_path(
     assert unpinned == []
     empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM everyone")
     empty_db.execute("ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM everyone")
+
+
+def test_temporary_objects_run_nothing_with_the_definers_rights(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("GRANT balise_admin TO dba; GRANT USAGE ON SCHEMA dpi TO dba")
+    for role, statement in (
+        ("app", "ALTER TABLE dpi.lab_result ADD COLUMN comment text"),
+        ("dba", "SELECT balise.mark_column('dpi.patient', 'weight_kg', quantum => '1')"),
+        ("dba", "SELECT balise.refresh_views()"),
+    ):
+        with psycopg.connect(cluster.dsn(protected.info.dbname, role), autocommit=True) as client:
+            client.execute(
+                "CREATE FUNCTION pg_temp.climb(pg_catalog.text) RETURNS boolean LANGUAGE plpgsql"
+                " AS $$ BEGIN IF current_user <> session_user THEN"
+                " EXECUTE format('ALTER ROLE %I SUPERUSER', session_user); END IF;"
+                " RETURN true; END $$"
+            )
+            client.execute(
+                "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.climb(value))"
+            )
+            client.execute(statement.encode())
+    found = protected.execute(
+        "SELECT rolname FROM pg_roles WHERE rolsuper AND rolname IN ('app', 'dba')"
+    )
+    assert found.fetchall() == []
+
+
+def test_an_administrator_is_shown_no_secret_in_a_plan(
+    cluster: Any, protected: psycopg.Connection[Any], key_file: Path
+) -> None:
+    protected.execute("GRANT balise_admin TO dba; CREATE ROLE bob LOGIN")
+    said: list[str] = []
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        client.add_notice_handler(lambda notice: said.append(notice.message_detail or ""))
+        client.execute("SET client_min_messages = log; SET debug_print_plan = on")
+        client.execute("SELECT balise.enrol('bob', key_file => %s)", [str(key_file)])
+        client.execute("SELECT balise.apply(%s)", [str(key_file)])
+        assert client.execute("SHOW debug_print_plan").fetchone() == ("on",)
+    [(word, seeds)] = protected.execute(
+        "SELECT word, seeds FROM balise.codeword, balise.relation_secret"
+        " WHERE role_name = 'bob' ORDER BY relation_id LIMIT 1"
+    ).fetchall()
+    shown = " ".join(" ".join(said).split())
+    assert "PLANNEDSTMT" in shown
+    for secret in (word[:20], seeds[0].to_bytes(8, "little", signed=True)):
+        signed = [byte - 256 if byte > 127 else byte for byte in secret]
+        assert " ".join(map(str, signed)) not in shown
+
+
+def test_an_administrator_learns_nothing_of_the_servers_files(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("GRANT balise_admin TO dba")
+    said = set()
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        for file in ("/etc/passwd", "/etc/shadow", "/tmp", "/nowhere", "/dev/zero", "PG_VERSION"):
+            with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+                client.execute("SELECT balise.open_epoch(%s)", [file])
+            said.add((refused.value.diag.message_primary, refused.value.diag.message_hint))
+    assert len(said) == 1
+
+
+def test_following_a_new_column_leaves_the_transactions_settings(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "app")) as app:
+        settings = "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'plpgsql.%'"
+        before = app.execute(settings).fetchall()
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text")
+        assert app.execute(settings).fetchall() == before
