@@ -302,7 +302,8 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     session.run(f"GRANT SELECT ON {listed} TO %I", *names, OWNER)
     # new numbers each time: a transaction whose snapshot is older than this policy finds no
     # secrets under them and is refused, instead of marking with those of another carrier
-    session.fetch("DELETE FROM balise.relation")
+    for part in ("relation", "relation_secret", "marked_view"):
+        session.run("DELETE FROM %I.%I", CATALOG, part)
     stored = [(r, columns(session, r.schema, r.name)) for r in policy.relations]
     session.append(
         CATALOG,
@@ -340,6 +341,7 @@ def _write_views(
     shown = _shown(session, policy)
     written: list[tuple[str, str, int]] = []
     for relation, infos in stored:
+        _refuse_computed(relation, infos)
         number = numbers[relation.schema, relation.name]
         names = [info.name for info in infos]
         for recipient_class, schema in policy.schemas.items():
@@ -373,6 +375,18 @@ def _write_views(
         " JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = w.view_name",
         *(list(column) for column in zip(*written, strict=True)),
     )
+
+
+def _refuse_computed(relation: Relation, infos: Sequence[ColumnInfo]) -> None:
+    """A column added since, computed from a carrier, would tell its stored value."""
+    carriers = {carrier.column for carrier in relation.carriers}
+    for info in infos:
+        if info.name in carriers and info.feeds:
+            raise InvalidPolicy(
+                f"{relation.qualified}: carrier {info.name}: the server computes {info.feeds[0]}"
+                " from it, which would tell its value",
+                hint="leave it out, or let the application compute the other column",
+            )
 
 
 def _shown(session: Session, policy: Policy) -> dict[tuple[str, str], list[tuple[str, str]]]:

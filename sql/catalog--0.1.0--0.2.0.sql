@@ -12,6 +12,10 @@ BEGIN
 END
 $$;
 
+-- pg_restore --jobs loads an extension's tables in any order, with their constraints already there
+ALTER TABLE balise.relation_secret DROP CONSTRAINT relation_secret_relation_id_fkey;
+ALTER TABLE balise.codeword DROP CONSTRAINT codeword_role_name_class_fkey;
+
 CREATE TABLE balise.epoch (
     epoch integer PRIMARY KEY,
     key_fingerprint text,
@@ -59,7 +63,7 @@ UPDATE balise.relation AS r
 CREATE TABLE balise.marked_view (
     schema_name name NOT NULL,
     view_name name NOT NULL,
-    relation_id integer NOT NULL REFERENCES balise.relation ON DELETE CASCADE,
+    relation_id integer NOT NULL,
     definition_hash bytea NOT NULL,
     PRIMARY KEY (schema_name, view_name)
 );
@@ -79,8 +83,8 @@ SELECT v.nspname, c.relname, r.relation_id, sha256(convert_to(pg_get_viewdef(c.o
    AND c.relname = coalesce(t.body ->> 'view', r.relation_name);
 
 CREATE TABLE balise.commitment (
-    role_name name REFERENCES balise.recipient,
-    epoch integer REFERENCES balise.epoch,
+    role_name name,
+    epoch integer,
     commitment bytea NOT NULL,
     made_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (role_name, epoch)

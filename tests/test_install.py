@@ -520,3 +520,70 @@ def test_following_a_new_column_leaves_the_transactions_settings(
         before = app.execute(settings).fetchall()
         app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text")
         assert app.execute(settings).fetchall() == before
+
+
+def test_a_new_column_that_would_tell_a_carriers_value_is_not_shown(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    said: list[Any] = []
+    protected.add_notice_handler(
+        lambda notice: said.append((notice.severity, notice.message_detail))
+    )
+    protected.execute(
+        "ALTER TABLE dpi.lab_result ADD COLUMN twice numeric GENERATED ALWAYS AS (value * 2) STORED"
+    )
+    assert seen_by(cluster, protected, "alice") == before
+    [(severity, detail)] = said
+    assert severity == "WARNING"
+    assert "computes twice" in detail
+
+
+def test_views_that_go_with_a_type_come_back(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    protected.execute("CREATE DOMAIN public.remark AS text")
+    protected.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment public.remark")
+    protected.execute("DROP DOMAIN public.remark CASCADE")
+    assert seen_by(cluster, protected, "alice") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "into"), [(["--jobs", "2"], "new"), (["--clean", "--if-exists"], "same")]
+)
+def test_a_restored_database_gives_the_same_marks(
+    cluster: Any,
+    protected: psycopg.Connection[Any],
+    tmp_path: Path,
+    options: list[str],
+    into: str,
+) -> None:
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [cluster.bin_dir / command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    name = protected.info.dbname
+    before = seen_by(cluster, protected, "alice")
+    stored = {
+        part: protected.execute(f"SELECT * FROM balise.{part} ORDER BY 1".encode()).fetchall()
+        for part in ("policy", "recipient", "codeword", "commitment", "relation_secret")
+    }
+    run("pg_dump", "-Fd", "-f", str(tmp_path / "dump"), "-d", cluster.dsn(name))
+    if into == "new":
+        protected.execute("CREATE DATABASE restored TEMPLATE template0")
+        name = "restored"
+    try:
+        run("pg_restore", *options, "-d", cluster.dsn(name), str(tmp_path / "dump"))
+        with psycopg.connect(cluster.dsn(name), autocommit=True) as restored:
+            assert seen_by(cluster, restored, "alice") == before
+            for part, rows in stored.items():
+                found = restored.execute(f"SELECT * FROM balise.{part} ORDER BY 1".encode())
+                assert found.fetchall() == rows
+    finally:
+        protected.execute("DROP DATABASE IF EXISTS restored")
