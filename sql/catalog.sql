@@ -12,6 +12,13 @@ BEGIN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
     END LOOP;
+    -- somebody may have made it beforehand, to become what the marked views read with
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'balise_owner'
+                  AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolbypassrls OR rolreplication)) THEN
+        RAISE EXCEPTION 'role balise_owner is there already, and may do more than own the marked views'
+            USING HINT = 'Find out who made it; then DROP ROLE, or ALTER ROLE balise_owner NOLOGIN '
+                'NOSUPERUSER NOCREATEROLE NOBYPASSRLS NOREPLICATION, and look at its members.';
+    END IF;
 END
 $$;
 

@@ -587,3 +587,31 @@ def test_a_restored_database_gives_the_same_marks(
                 assert found.fetchall() == rows
     finally:
         protected.execute("DROP DATABASE IF EXISTS restored")
+
+
+def test_an_owner_of_views_who_can_log_in_is_not_trusted(empty_db: psycopg.Connection[Any]) -> None:
+    empty_db.execute("CREATE ROLE balise_owner LOGIN")
+    for sql_only in (False, True):
+        with pytest.raises(DatabaseProblem, match="balise_owner is there already"):
+            install(PsycopgSession(empty_db), sql_only=sql_only)
+        empty_db.execute("ROLLBACK")
+        assert empty_db.execute("SELECT to_regnamespace('balise')").fetchone() == (None,)
+    empty_db.execute("ALTER ROLE balise_owner NOLOGIN")
+    assert install(PsycopgSession(empty_db)) == CATALOG_VERSION
+
+
+def test_uninstalling_leaves_roles_that_it_may_not_drop(
+    cluster: Any, empty_db: psycopg.Connection[Any]
+) -> None:
+    dbname = empty_db.info.dbname
+    for role in ("balise_owner", "balise_admin", "balise_auditor"):
+        empty_db.execute(f"CREATE ROLE {role}".encode())
+    empty_db.execute("CREATE ROLE managed LOGIN IN ROLE balise_owner")
+    empty_db.execute(f"GRANT CREATE ON DATABASE {dbname} TO managed".encode())
+    with psycopg.connect(cluster.dsn(dbname, "managed"), autocommit=True) as client:
+        session = PsycopgSession(client)
+        install(session, sql_only=True)
+        with client.transaction():
+            uninstall(session)
+    left = empty_db.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'balise%'")
+    assert left.fetchone() == (3,)
