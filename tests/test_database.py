@@ -11,6 +11,7 @@ from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from pgbalise.database import (
@@ -27,10 +28,12 @@ from pgbalise.database import (
 )
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.install import install
+from pgbalise.investigate import markings
 from pgbalise.marking.codes import bias, codeword, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
 from pgbalise.session import PsycopgSession, connect
+from pgbalise.trace import silent, trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -326,3 +329,30 @@ def test_an_interrupted_enrolment_quotes_no_codeword(session: PsycopgSession, cl
     assert "COPY codeword, line 1" in log
     word = stored_word(codeword(KEY, "bob", 1, bias(KEY, 1)), dither(KEY, 1))
     assert word[:8].hex() not in log
+
+
+def test_a_leak_is_traced_by_todays_key_when_a_former_one_is_gone(
+    dpi: psycopg.Connection[Any], cluster: Any
+) -> None:
+    session = PsycopgSession(dpi)
+    install(session)
+    dpi.execute("CREATE ROLE alice LOGIN")
+    dpi.execute(
+        "CREATE TABLE dpi.visit (old int PRIMARY KEY, id int NOT NULL UNIQUE, cost int NOT NULL)"
+    )
+    dpi.execute("INSERT INTO dpi.visit SELECT n, n + 5000, n * 7 FROM generate_series(1, 2000) n")
+    carriers = {"cost": {"type": "integer", "quantum": "1"}}
+    for key in ("old", "id"):
+        body = {"key": {key: "integer"}, "carrier": carriers}
+        with dpi.transaction():
+            apply_policy(session, {"relation": {"dpi.visit": body}}, KEY)
+    with dpi.transaction():
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    rows = seen_by_alice(cluster, dpi.info.dbname, "SELECT * FROM marked.visit")
+    leak = pa.table(
+        {name: [str(row[at]) for row in rows] for at, name in enumerate(("old", "id", "cost"))}
+    )
+    dpi.execute("ALTER TABLE dpi.visit DROP COLUMN old CASCADE")
+    with dpi.transaction():
+        [marking], _ = markings(session, leak, "dpi.visit", [KEY], silent)
+        assert trace(leak, [marking], alpha=1e-6).verdict.accused == ["alice"]
