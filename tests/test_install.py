@@ -615,3 +615,29 @@ def test_uninstalling_leaves_roles_that_it_may_not_drop(
             uninstall(session)
     left = empty_db.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'balise%'")
     assert left.fetchone() == (3,)
+
+
+def test_a_domain_runs_nothing_when_its_column_comes_to_the_decoys(
+    cluster: Any, protected: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    document["relation"]["dpi.lab_result"]["decoys"] = True
+    with protected.transaction():
+        apply_policy(PsycopgSession(protected), document, KEY)
+    protected.execute(
+        "INSERT INTO balise_decoy.lab_result SELECT 'alice', * FROM dpi.lab_result LIMIT 3"
+    )
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "app"), autocommit=True) as app:
+        app.execute(
+            "CREATE FUNCTION dpi.climb(text) RETURNS boolean LANGUAGE plpgsql AS"
+            " $$ BEGIN IF current_user <> session_user THEN ALTER ROLE app SUPERUSER; END IF;"
+            " RETURN true; END $$"
+        )
+        app.execute("CREATE DOMAIN dpi.remark AS text CHECK (dpi.climb(value))")
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment dpi.remark")
+        app.execute("CREATE DOMAIN dpi.short AS text CHECK (length(value) < 9)")
+        app.execute("ALTER TABLE dpi.lab_result DROP COLUMN comment CASCADE")
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN note dpi.short")
+    found = protected.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'app'")
+    assert found.fetchone() == (False,)
+    names = "SELECT attname FROM pg_attribute WHERE attrelid = 'marked.lab_result'::regclass"
+    assert ("note",) in protected.execute(names.encode()).fetchall()
