@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -20,7 +21,7 @@ from pgbalise.database import (
     revoke,
 )
 from pgbalise.errors import DatabaseProblem, InvalidInput
-from pgbalise.install import CATALOG_VERSION, install, installed, uninstall
+from pgbalise.install import CATALOG_VERSION, ROLES, install, installed, uninstall
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
@@ -589,14 +590,24 @@ def test_a_restored_database_gives_the_same_marks(
         protected.execute("DROP DATABASE IF EXISTS restored")
 
 
+def make_roles(connection: psycopg.Connection[Any]) -> None:
+    """As another database of the server may have left them, or not."""
+    for role in ROLES:
+        with suppress(psycopg.errors.DuplicateObject):
+            connection.execute(f"CREATE ROLE {role}".encode())
+
+
 def test_an_owner_of_views_who_can_log_in_is_not_trusted(empty_db: psycopg.Connection[Any]) -> None:
-    empty_db.execute("CREATE ROLE balise_owner LOGIN")
-    for sql_only in (False, True):
-        with pytest.raises(DatabaseProblem, match="balise_owner is there already"):
-            install(PsycopgSession(empty_db), sql_only=sql_only)
-        empty_db.execute("ROLLBACK")
-        assert empty_db.execute("SELECT to_regnamespace('balise')").fetchone() == (None,)
-    empty_db.execute("ALTER ROLE balise_owner NOLOGIN")
+    make_roles(empty_db)
+    empty_db.execute("ALTER ROLE balise_owner LOGIN")
+    try:
+        for sql_only in (False, True):
+            with pytest.raises(DatabaseProblem, match="balise_owner is there already"):
+                install(PsycopgSession(empty_db), sql_only=sql_only)
+            empty_db.execute("ROLLBACK")
+            assert empty_db.execute("SELECT to_regnamespace('balise')").fetchone() == (None,)
+    finally:
+        empty_db.execute("ALTER ROLE balise_owner NOLOGIN")
     assert install(PsycopgSession(empty_db)) == CATALOG_VERSION
 
 
@@ -604,8 +615,7 @@ def test_uninstalling_leaves_roles_that_it_may_not_drop(
     cluster: Any, empty_db: psycopg.Connection[Any]
 ) -> None:
     dbname = empty_db.info.dbname
-    for role in ("balise_owner", "balise_admin", "balise_auditor"):
-        empty_db.execute(f"CREATE ROLE {role}".encode())
+    make_roles(empty_db)
     empty_db.execute("CREATE ROLE managed LOGIN IN ROLE balise_owner")
     empty_db.execute(f"GRANT CREATE ON DATABASE {dbname} TO managed".encode())
     with psycopg.connect(cluster.dsn(dbname, "managed"), autocommit=True) as client:
