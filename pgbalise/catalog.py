@@ -292,6 +292,29 @@ SELECT k.name, k.title,
  ORDER BY k.title
 """
 
+# The planner evaluates the expressions of a relation's indexes, its partitions' and children's.
+_FOREIGN_CODE: Final = """
+WITH RECURSIVE down(oid) AS (
+    SELECT c.oid
+      FROM pg_catalog.pg_class AS c
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1::text AND c.relname = $2::text
+    UNION
+    SELECT i.inhrelid FROM down JOIN pg_catalog.pg_inherits AS i ON i.inhparent = down.oid
+)
+SELECT 1
+  FROM down
+  JOIN pg_catalog.pg_class AS c ON c.oid = down.oid
+  JOIN pg_catalog.pg_roles AS o ON o.oid = c.relowner
+  JOIN pg_catalog.pg_index AS x ON x.indrelid = c.oid
+  JOIN pg_catalog.pg_depend AS d
+    ON d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = x.indexrelid
+   AND d.refclassid IN ('pg_catalog.pg_proc'::regclass, 'pg_catalog.pg_operator'::regclass,
+                        'pg_catalog.pg_type'::regclass)
+ WHERE NOT o.rolsuper AND o.rolname <> current_user
+ LIMIT 1
+"""
+
 _KEY_QUESTIONS: Final = """
 SELECT pg_catalog.format(
            'SELECT count(*) FROM (SELECT FROM %I.%I AS x WHERE %s LIMIT 1) AS found',
@@ -432,6 +455,19 @@ def fit(session: Session, policy: Policy) -> None:
         for carrier in relation.carriers:
             _fit_carrier(relation, carrier, known)
             _fit_checks(session, relation, carrier, known[carrier.column])
+
+
+def fit_columns(relation: Relation, infos: Sequence[ColumnInfo]) -> None:
+    """Raise InvalidPolicy unless the key and the carriers are what the policy says they are.
+
+    The part of ``fit`` that needs the columns only: safe to run for whoever changes the relation.
+    """
+    known = {column.name: column for column in infos}
+    for name, declared in relation.key:
+        where = f"{relation.qualified}: key"
+        _same_name(declared, _existing(known, name, where), f"{where} {name}")
+    for carrier in relation.carriers:
+        _fit_carrier(relation, carrier, known)
 
 
 def standing(session: Session, info: RelationInfo) -> InvalidPolicy | None:
@@ -586,6 +622,12 @@ def _fit_key(
     indexed = covered and not info.children
     if indexed and info.kind != "m":
         return
+    if session.fetch(_FOREIGN_CODE, info.schema, info.name):
+        raise InvalidPolicy(
+            f"{where} ({listed}): an index of the relation calls functions that are not"
+            " PostgreSQL's own, and would run them with your rights when the key is checked",
+            hint="give the key a unique index, or drop that index",
+        )
     [(nulls, doubles)] = session.fetch(_KEY_QUESTIONS, info.schema, info.name, names)
     if session.fetch(nulls)[0][0]:
         raise InvalidPolicy(

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from pgbalise.catalog import ColumnInfo, columns, fit, server_version, unique_keys
+from pgbalise.catalog import (
+    ColumnInfo,
+    columns,
+    fit,
+    fit_columns,
+    server_version,
+    unique_keys,
+)
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
@@ -156,6 +163,8 @@ def open_epoch(session: Session, key: MasterKey) -> int:
     Must run inside one transaction. Every recipient gets a new codeword; who was revoked before
     has none in it. Leaks of earlier epochs stay traceable with the key of their own epoch.
     """
+    installed(session)
+    _begin_writing(session)
     document = applied_document(session)
     number = epochs(session)[-1].number + 1
     _apply(session, {**document, "epoch": number}, key, opening=True)
@@ -210,10 +219,25 @@ def _apply(
     return [f"{schema}.{r.view}" for r in policy.relations for schema in policy.schemas.values()]
 
 
-def _begin_writing(session: Session) -> None:
-    # one at a time: two would write over each other's views
+def _one_at_a_time(session: Session) -> None:
+    """Wait until nobody else changes the catalog, before anything of it is read.
+
+    Two at a time would write over each other's views, open one epoch with two keys, enrol in an
+    epoch that is over, or give a word to who is just being revoked.
+    """
     session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
-    session.fetch("SELECT set_config('search_path', 'pg_catalog', true)")
+    if session.fetch("SELECT 1 WHERE current_setting('transaction_isolation') <> 'read committed'"):
+        # the snapshot may be older than the lock
+        raise DatabaseProblem(
+            "this changes the catalog in a transaction that may not see its newest state",
+            hint="SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        )
+
+
+def _begin_writing(session: Session) -> None:
+    _one_at_a_time(session)
+    # without pg_temp at its end, temporary types and relations would be found first
+    session.fetch("SELECT set_config('search_path', 'pg_catalog, pg_temp', true)")
     session.fetch("SELECT set_config('standard_conforming_strings', 'on', true)")
     # a recipient idle in a transaction holds up the views' renewal, which would then hold up
     # everybody else's queries
@@ -285,7 +309,8 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     session.run(f"GRANT SELECT ON {listed} TO %I", *names, OWNER)
     # new numbers each time: a transaction whose snapshot is older than this policy finds no
     # secrets under them and is refused, instead of marking with those of another carrier
-    session.fetch("DELETE FROM balise.relation")
+    for part in ("relation", "relation_secret", "marked_view"):
+        session.run("DELETE FROM %I.%I", CATALOG, part)
     stored = [(r, columns(session, r.schema, r.name)) for r in policy.relations]
     session.append(
         CATALOG,
@@ -323,6 +348,8 @@ def _write_views(
     shown = _shown(session, policy)
     written: list[tuple[str, str, int]] = []
     for relation, infos in stored:
+        # a carrier renamed, retyped or computed from since would be given as it is stored
+        fit_columns(relation, infos)
         number = numbers[relation.schema, relation.name]
         names = [info.name for info in infos]
         for recipient_class, schema in policy.schemas.items():
@@ -380,11 +407,10 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     policy's (``schema.name``); None means all. Needs no master key. Must run inside one
     transaction. Returns the names of the views. Raise InvalidPolicy when the policy no longer fits.
     """
+    installed(session)
+    _begin_writing(session)
     policy = applied_policy(session)
     chosen = policy.relations if relation is None else (policy.relation(relation),)
-    _begin_writing(session)
-    # a carrier that was renamed or has another type would be given as it is stored
-    fit(session, replace(policy, relations=chosen))
     for one in chosen:
         if one.decoys:
             _decoy_table(session, one)
@@ -415,6 +441,7 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     if there:
         for info in columns(session, relation.schema, relation.name):
             if info.name not in there:
+                _refuse_foreign_checks(session, relation, info.name)
                 session.run(
                     "ALTER TABLE %I.%I ADD COLUMN %I %s", DECOYS, name, info.name, info.type_text
                 )
@@ -447,6 +474,32 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     session.run("GRANT SELECT ON %I.%I TO %I", DECOYS, name, OWNER)
 
 
+def _refuse_foreign_checks(session: Session, relation: Relation, name: str) -> None:
+    """A domain's condition is run for every decoy, with the rights of who writes the views.
+
+    So it may call nothing but what the server itself has.
+    """
+    if session.fetch(
+        "WITH RECURSIVE made(type) AS ("
+        "SELECT a.atttypid FROM pg_attribute AS a"
+        " WHERE a.attrelid = format('%I.%I', $1::text, $2::text)::regclass"
+        " AND a.attname = $3::text"
+        " UNION SELECT t.typbasetype FROM made JOIN pg_type AS t"
+        " ON t.oid = made.type AND t.typtype = 'd')"
+        " SELECT 1 FROM made JOIN pg_constraint AS k ON k.contypid = made.type"
+        " JOIN pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid"
+        " AND d.refobjid <> k.contypid LIMIT 1",
+        relation.schema,
+        relation.name,
+        name,
+    ):
+        raise InvalidPolicy(
+            f"{relation.qualified}: column {name} is of a domain whose condition calls functions"
+            " that are not PostgreSQL's own, and the relation has decoys",
+            hint=f"give {name} a plain type with a CHECK of the table, or write decoys = false",
+        )
+
+
 def _keep_no_statistics(session: Session, relation: Relation) -> None:
     """EXPLAIN's estimates would confirm guesses about the decoys of all recipients."""
     for info in columns(session, relation.schema, relation.name):
@@ -472,6 +525,8 @@ def enrol(
     force. Raise InvalidRecipient when there is no such role, it is enrolled already, or (unless
     ``force``) it can pass by its marked views.
     """
+    installed(session)
+    _one_at_a_time(session)
     policy = applied_policy(session)
     check_master_key(session, key)
     for role in roles:
@@ -575,6 +630,7 @@ def revoke(session: Session, role: str) -> None:
     It stays traceable for ever, so its name is never enrolled again.
     """
     installed(session)
+    _one_at_a_time(session)
     rows = session.fetch(
         "UPDATE balise.recipient SET revoked_at = now()"
         " WHERE role_name = $1::text AND revoked_at IS NULL RETURNING class",

@@ -144,7 +144,8 @@ def uninstall(session: Session) -> None:
 
     The hospital's own relations are as they were before. Without the catalog only the master key
     and the registry's records can still tell whose copy a leak is. Roles go too unless another
-    database uses them. Raise DatabaseProblem when something of somebody else's depends on a view.
+    database uses them or the session's role may not drop them. Raise DatabaseProblem when
+    something of somebody else's depends on a view.
     """
     version, extension = found(session)
     if version is None:
@@ -179,9 +180,15 @@ def uninstall(session: Session) -> None:
         session.run("DROP EXTENSION pgbalise")
     session.run("DROP SCHEMA balise CASCADE")
     for role in ROLES:
-        if not session.fetch(
-            "SELECT 1 FROM pg_shdepend AS d JOIN pg_roles AS r ON r.oid = d.refobjid"
-            " WHERE d.refclassid = 'pg_authid'::regclass AND r.rolname = $1::text",
+        # since PostgreSQL 16, CREATEROLE drops only what it has the ADMIN option of
+        if session.fetch(
+            "SELECT 1 FROM pg_roles AS r, pg_roles AS me"
+            " WHERE r.rolname = $1::text AND me.rolname = current_user AND NOT EXISTS ("
+            "SELECT FROM pg_shdepend AS d"
+            " WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid)"
+            " AND (me.rolsuper OR me.rolcreaterole"
+            " AND (current_setting('server_version_num')::int < 160000"
+            " OR pg_has_role(r.oid, 'USAGE WITH ADMIN OPTION')))",
             role,
         ):
             session.run("DROP ROLE %I", role)

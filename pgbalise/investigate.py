@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pgbalise import __version__
+from pgbalise.catalog import columns
 from pgbalise.database import (
     Epoch,
     applied_documents,
@@ -80,6 +81,7 @@ def markings(
             try:
                 protected = policy.relation(relation)
                 leak_columns(leak, protected)
+                _check_key_is_there(session, protected)
             except (InvalidPolicy, InvalidLeak) as unfit:
                 problem = problem or unfit
                 continue
@@ -104,16 +106,31 @@ def markings(
     for _, protected, _, _ in found:
         needed.setdefault(protected.key, []).extend(protected.needed)
     stored: dict[tuple[tuple[str, SqlType], ...], pa.Table] = {}
-    for key_columns, columns in needed.items():
+    for key_columns, names_read in needed.items():
         progress("fetching the stored rows")
         protected = next(one for _, one, _, _ in found if one.key == key_columns)
         in_leak = {column: name for name, column in leak_columns(leak, protected).items()}
         wanted = key_text(leak, [in_leak[name] for name, _ in key_columns], key_columns)
-        stored[key_columns] = stored_rows(session, protected, list(dict.fromkeys(columns)), wanted)
+        stored[key_columns] = stored_rows(
+            session, protected, list(dict.fromkeys(names_read)), wanted
+        )
     return [
         Marking(policy, protected, key, stored[protected.key], names)
         for policy, protected, key, names in found
     ], untried
+
+
+def _check_key_is_there(session: Session, relation: Relation) -> None:
+    """Raise InvalidPolicy when the database lost what a former policy knew rows by."""
+    there = {info.name for info in columns(session, relation.schema, relation.name)}
+    for name, _ in relation.key:
+        if name not in there:
+            raise InvalidPolicy(
+                f"{relation.qualified} no longer has {name}, its key when the leak was marked"
+                if there
+                else f"{relation.qualified} is no longer there",
+                hint="restore a backup of that time and trace against it",
+            )
 
 
 def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[str]) -> None:

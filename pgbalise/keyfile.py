@@ -39,9 +39,11 @@ def read_private(path: Path, hint: str) -> bytes:
     """Read a secret's file; raise InvalidKey when it is missing (with ``hint``) or not private."""
     try:
         # the check and the reading are of the same open file, so it cannot be exchanged in between
-        with path.open("rb") as file:
+        # and a pipe that nobody writes to does not hold it up
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        with os.fdopen(handle, "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
-            text = file.read(4096)
+            text = file.read(4096) if stat.S_ISREG(mode) else b""
     except OSError as problem:
         raise InvalidKey(
             f"{path}: the key file cannot be read: {problem.strerror}",

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -20,9 +20,10 @@ from pgbalise.database import (
     refresh_views,
     revoke,
 )
-from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.errors import InvalidInput, InvalidKey, InvalidPolicy, PgbaliseError
 from pgbalise.install import installed
 from pgbalise.keyfile import read_key
+from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.session import run
 
@@ -38,6 +39,20 @@ _SQL_TYPES: dict[type, str] = {
     int: "bigint",
     bytes: "bytea",
     float: "float8",
+}
+
+# What writes down the parameters of a statement inside a function, or its plan with the
+# parameters in it; whoever calls the function may have asked for that, and to be sent it.
+_OUT_OF_LOGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "debug_print_parse": "off",
+    "debug_print_rewritten": "off",
+    "debug_print_plan": "off",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+    "auto_explain.log_nested_statements": "off",
+    "auto_explain.log_parameter_max_length": "0",
+    "pgaudit.log_parameter": "off",
 }
 
 
@@ -74,7 +89,6 @@ class PlpySession:
         self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
         """Append rows to a table; log_statement does not see what a function runs."""
-        self._keep_out_of_logs()
         places = ", ".join(f"${n}" for n in range(1, len(columns) + 1))
         [(statement,)] = self.fetch(
             "SELECT format('INSERT INTO %I.%I (%s) VALUES (' || $4 || ')', $1, $2,"
@@ -96,18 +110,24 @@ class PlpySession:
                 list(columns),
             )
         ]
-        plan = self.plpy.prepare(statement, types)
-        for row in rows:
-            self.plpy.execute(plan, list(row))
+        with self.set_for_now(_OUT_OF_LOGS):
+            plan = self.plpy.prepare(statement, types)
+            for row in rows:
+                self.plpy.execute(plan, list(row))
 
-    def _keep_out_of_logs(self) -> None:
-        """Extensions that log statements inside functions would write parameters down."""
-        self.fetch(
-            "SELECT set_config(name, CASE vartype WHEN 'bool' THEN 'off' ELSE '0' END, true)"
-            " FROM pg_settings WHERE name IN ('auto_explain.log_parameter_max_length',"
-            " 'log_parameter_max_length', 'log_parameter_max_length_on_error',"
-            " 'pgaudit.log_parameter') AND setting NOT IN ('off', '0')"
+    @contextmanager
+    def set_for_now(self, wanted: Mapping[str, str]) -> Iterator[None]:
+        """Change settings, those that the server knows, and give them back as they were."""
+        before = self.fetch(
+            "SELECT name, setting FROM pg_settings WHERE name = ANY ($1)", list(wanted)
         )
+        for name, _ in before:
+            self.fetch("SELECT set_config($1, $2, true)", name, wanted[name])
+        try:
+            yield
+        finally:
+            for name, value in before:
+                self.fetch("SELECT set_config($1, $2, true)", name, value)
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -167,24 +187,20 @@ class Functions:
     @contextmanager
     def _settings(self) -> Iterator[None]:
         """Print values the same way whatever the caller's settings, and give those back."""
-        wanted = {"datestyle": "ISO, YMD", "timezone": "UTC", "extra_float_digits": "1"}
-        wanted["search_path"] = "pg_catalog"
-        before = {
-            name: self.session.fetch("SELECT current_setting($1)", name)[0][0] for name in wanted
-        }
-        for name, value in wanted.items():
-            self.session.fetch("SELECT set_config($1, $2, true)", name, value)
-        try:
+        wanted = {"DateStyle": "ISO, YMD", "TimeZone": "UTC", "extra_float_digits": "1"}
+        # pg_temp said last, or the caller's own temporary types would come before the server's
+        wanted["search_path"] = "pg_catalog, pg_temp"
+        wanted["standard_conforming_strings"] = "on"
+        # the work sets it, and the caller's transaction goes on without
+        wanted["lock_timeout"] = self.session.fetch("SELECT current_setting('lock_timeout')")[0][0]
+        with self.session.set_for_now(wanted):
             yield
-        finally:
-            for name, value in before.items():
-                self.session.fetch("SELECT set_config($1, $2, true)", name, value)
 
     @_spoken
     def mark_column(
         self,
-        relation: str,
-        column: str,
+        relation: str | None,
+        column: str | None,
         quantum: str | None,
         bounds: list[str] | None,
         thresholds: list[str] | None,
@@ -199,6 +215,8 @@ class Functions:
         by_value: str | None,
     ) -> None:
         """Add a carrier, or one value of its ``by`` column, to the draft."""
+        if relation is None or column is None:
+            raise InvalidInput("relation and column_name must not be NULL")
         [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", relation)
         with self._settings():
             [(schema, name, qualified)] = self.session.fetch(
@@ -273,10 +291,27 @@ class Functions:
         """Apply the draft, or the policy in force once more; return the number of views."""
         with self._settings():
             installed(self.session)
-            key = read_key(Path(key_file))
+            key = self._key(key_file)
             document = self._draft()
             self._check_grantable(parse_policy(document))
             return len(apply_policy(self.session, document, key))
+
+    def _key(self, file: str | None) -> MasterKey:
+        """Read a master key; only who may read the server's files is told why one cannot be."""
+        if file is None:
+            raise InvalidInput("this needs the master key", hint="give key_file")
+        try:
+            return read_key(Path(file))
+        except InvalidKey:
+            if self.session.fetch(
+                "SELECT 1 WHERE pg_has_role(session_user, 'pg_read_server_files', 'USAGE')"
+            ):
+                raise
+            # whether there is such a file, and whose, is nobody else's business
+            raise InvalidKey(
+                "there is no master key in that file that the server may read",
+                hint="a superuser who calls this is told why",
+            ) from None
 
     def _check_grantable(self, policy: Policy) -> None:
         """Who runs this with the owner's rights gives out only what it could give out itself."""
@@ -314,14 +349,12 @@ class Functions:
     def open_epoch(self, key_file: str) -> int:
         """Open a new epoch under this master key; return its number."""
         with self._settings():
-            return open_epoch(self.session, read_key(Path(key_file)))
+            return open_epoch(self.session, self._key(key_file))
 
     @_spoken
     def enrol(self, role: str, recipient_class: str, key_file: str | None, force: bool) -> None:
         """Make a login role a recipient."""
         with self._settings():
-            if key_file is None:
-                raise InvalidPolicy("enrolling needs the master key", hint="give key_file")
             try:
                 chosen = RecipientClass(recipient_class)
             except ValueError:
@@ -330,7 +363,7 @@ class Functions:
                 "SELECT 1 FROM pg_roles WHERE rolname = session_user AND rolsuper"
             ):
                 raise InvalidInput("only a superuser may enrol with force")
-            enrol(self.session, [role], chosen, read_key(Path(key_file)), force=force)
+            enrol(self.session, [role], chosen, self._key(key_file), force=force)
 
     @_spoken
     def revoke(self, role: str) -> None:
@@ -340,16 +373,18 @@ class Functions:
 
     @_spoken
     def trace(
-        self, leak: str, relation: str, key_file: str, alpha: float
+        self, leak: str | None, relation: str | None, key_file: str | None, alpha: float
     ) -> list[tuple[str, bool, float, int]]:
         """Trace a table of leaked rows; strongest evidence first."""
+        if leak is None or relation is None or key_file is None:
+            raise InvalidInput("leak, relation and key_file must not be NULL")
         from pgbalise.investigate import check_accused, markings
         from pgbalise.trace import silent, trace
 
         [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", leak)
         with self._settings():
             installed(self.session)
-            keys = [read_key(Path(file)) for file in key_file.split(":")]
+            keys = [self._key(file) for file in key_file.split(":")]
             leaked = self._leak(oid)
             possible, _ = markings(self.session, leaked, relation, keys, silent)
             verdict = trace(leaked, possible, alpha=alpha).verdict
@@ -375,6 +410,8 @@ class Functions:
         return self.session.read(query, names)
 
     def _draft(self) -> dict[str, Any]:
+        # read to be written again, or applied: nobody else's change in between may get lost
+        self.session.fetch("LOCK TABLE balise.policy IN EXCLUSIVE MODE")
         rows = self.session.fetch(
             "SELECT document::text FROM balise.policy"
             " ORDER BY applied_at IS NULL DESC, version DESC LIMIT 1"

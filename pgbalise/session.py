@@ -60,13 +60,25 @@ class PsycopgSession:
     def append(
         self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Append rows to a table by COPY, whose data no log setting writes down."""
-        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+        """Append rows to a table by COPY, whose data no log setting writes down.
+
+        In its binary format: of a row of text, an error's context would quote the beginning.
+        """
+        kinds = self.fetch(
+            "SELECT a.atttypid::int8 FROM unnest($3::text[]) WITH ORDINALITY AS c(name, at)"
+            " JOIN pg_attribute AS a ON a.attname = c.name"
+            " AND a.attrelid = format('%I.%I', $1::text, $2::text)::regclass ORDER BY c.at",
+            schema,
+            table,
+            list(columns),
+        )
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
             sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.set_types([oid for (oid,) in kinds])
             for row in rows:
-                copy.write_row([_hexadecimal(value) for value in row])
+                copy.write_row(row)
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -93,13 +105,6 @@ def run(session: Session, template: str, *names: str) -> None:
         "SELECT pg_catalog.format($1::text, VARIADIC $2::text[])", template, list(names)
     )
     session.fetch(statement)
-
-
-def _hexadecimal(value: object) -> object:
-    """Write bytes as PostgreSQL's hex format, whatever standard_conforming_strings says."""
-    if isinstance(value, bytes):
-        return f"\\x{value.hex()}"
-    return [_hexadecimal(part) for part in value] if isinstance(value, list) else value
 
 
 _HINTS: dict[type[psycopg.Error], str] = {
@@ -154,7 +159,8 @@ def connect(dsn: str) -> Iterator[PsycopgSession]:
     with connection:
         session = PsycopgSession(connection)
         for setting, value in (
-            ("search_path", "pg_catalog"),
+            ("default_transaction_isolation", "read committed"),
+            ("search_path", "pg_catalog, pg_temp"),
             ("datestyle", "ISO, YMD"),
             ("timezone", "UTC"),
             ("extra_float_digits", "1"),

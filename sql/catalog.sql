@@ -12,9 +12,18 @@ BEGIN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
     END LOOP;
+    -- somebody may have made it beforehand, to become what the marked views read with
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'balise_owner'
+                  AND (rolcanlogin OR rolsuper OR rolcreaterole OR rolbypassrls OR rolreplication)) THEN
+        RAISE EXCEPTION 'role balise_owner is there already, and may do more than own the marked views'
+            USING HINT = 'Find out who made it; then DROP ROLE, or ALTER ROLE balise_owner NOLOGIN '
+                'NOSUPERUSER NOCREATEROLE NOBYPASSRLS NOREPLICATION, and look at its members.';
+    END IF;
 END
 $$;
 
+-- No foreign keys: pg_restore --jobs loads an extension's tables in any order, with their
+-- constraints already there, and would lose what refers to rows not loaded yet.
 CREATE TABLE balise.policy (
     version serial PRIMARY KEY,
     document jsonb NOT NULL,
@@ -43,7 +52,7 @@ COMMENT ON TABLE balise.relation IS 'The protected relations, their columns when
 CREATE TABLE balise.marked_view (
     schema_name name NOT NULL,
     view_name name NOT NULL,
-    relation_id integer NOT NULL REFERENCES balise.relation ON DELETE CASCADE,
+    relation_id integer NOT NULL,
     definition_hash bytea NOT NULL,
     PRIMARY KEY (schema_name, view_name)
 );
@@ -51,7 +60,7 @@ COMMENT ON TABLE balise.marked_view IS 'The marked views as written, each with t
 CREATE INDEX marked_view_relation_id ON balise.marked_view (relation_id);
 
 CREATE TABLE balise.relation_secret (
-    relation_id integer PRIMARY KEY REFERENCES balise.relation ON DELETE CASCADE,
+    relation_id integer PRIMARY KEY,
     seeds bigint[] NOT NULL,
     keys bytea[] NOT NULL,
     -- a NULL among them would give stored values
@@ -70,8 +79,8 @@ CREATE TABLE balise.recipient (
 COMMENT ON TABLE balise.recipient IS 'Every recipient ever enrolled';
 
 CREATE TABLE balise.commitment (
-    role_name name REFERENCES balise.recipient,
-    epoch integer REFERENCES balise.epoch,
+    role_name name,
+    epoch integer,
     commitment bytea NOT NULL,
     made_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (role_name, epoch)
@@ -83,8 +92,7 @@ COMMENT ON TABLE balise.commitment IS 'The commitment to each codeword that a re
 CREATE TABLE balise.codeword (
     role_name name PRIMARY KEY,
     class text NOT NULL,
-    word bytea NOT NULL CHECK (octet_length(word) = 8000),
-    FOREIGN KEY (role_name, class) REFERENCES balise.recipient (role_name, class)
+    word bytea NOT NULL CHECK (octet_length(word) = 8000)
 );
 ALTER TABLE balise.codeword ALTER COLUMN word SET STORAGE PLAIN;
 COMMENT ON TABLE balise.codeword IS 'Secret: the stored word of each recipient who is not revoked, in the epoch in force';

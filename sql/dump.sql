@@ -1,4 +1,4 @@
--- What pg_dump takes along: all of the catalog, in the order that its foreign keys ask for.
+-- What pg_dump takes along: all of the catalog.
 SELECT pg_catalog.pg_extension_config_dump('balise.policy', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.policy_version_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.epoch', '');

@@ -33,12 +33,36 @@ BEGIN
             ON r.schema_name = d.address_names[1] AND r.relation_name = d.address_names[2]
          WHERE d.classid = 'pg_class'::regclass
            AND (d.objsubid = 0 OR d.address_names[3] = ANY (r.needed_columns))
+           -- whose marked views were dropped before, by their name, nothing rests on it any more:
+           -- so pg_restore --clean goes
+           AND EXISTS (
+               SELECT FROM balise.marked_view AS v
+                WHERE v.relation_id = r.relation_id
+                  AND (to_regclass(format('%I.%I', v.schema_name, v.view_name)) IS NOT NULL
+                       OR EXISTS (SELECT FROM pg_event_trigger_dropped_objects() AS o
+                                   WHERE o.classid = 'pg_class'::regclass AND o.objsubid = 0
+                                     AND o.address_names[1] = v.schema_name
+                                     AND o.address_names[2] = v.view_name)))
          LIMIT 1;
         IF lost IS NOT NULL THEN
             RAISE EXCEPTION 'the policy in force rests on %', lost
                 USING ERRCODE = 'dependent_objects_still_exist',
                       HINT = 'Take the relation out of the policy and apply that first (pgbalise policy apply).';
         END IF;
+        -- views that went with a type or a function; ALTER TABLE's come back at its end
+        FOR changed IN
+            SELECT DISTINCT format('%I.%I', r.schema_name, r.relation_name) AS name,
+                   to_regclass(format('%I.%I', r.schema_name, r.relation_name)) AS base
+              FROM pg_event_trigger_dropped_objects() AS d
+              JOIN balise.marked_view AS v
+                ON v.schema_name = d.address_names[1] AND v.view_name = d.address_names[2]
+              JOIN balise.relation AS r USING (relation_id)
+             WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND NOT d.original
+               AND tg_tag <> 'ALTER TABLE'
+        LOOP
+            CONTINUE WHEN changed.base IS NULL;
+            PERFORM balise.write_again(changed.base, changed.name);
+        END LOOP;
         RETURN;
     END IF;
 
@@ -89,12 +113,7 @@ BEGIN
         IF balise.in_step(changed.relation_id) THEN
             CONTINUE;
         END IF;
-        BEGIN
-            EXECUTE 'SELECT balise.refresh_views($1)' USING changed.base;
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'the marked views of % do not show its columns as they are now', changed.name
-                USING DETAIL = sqlerrm, HINT = 'Run: pgbalise policy refresh.';
-        END;
+        PERFORM balise.write_again(changed.base, changed.name);
     END LOOP;
 END
 $$;
@@ -114,6 +133,17 @@ SELECT coalesce(bool_and(shown.names IS NOT DISTINCT FROM stored.names), false)
  WHERE r.relation_id = $1
 $$;
 COMMENT ON FUNCTION balise.in_step(integer) IS 'Whether the marked views of a relation show all its columns';
+
+CREATE OR REPLACE FUNCTION balise.write_again(base regclass, name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE 'SELECT balise.refresh_views($1)' USING base;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'the marked views of % do not show its columns as they are now', name
+        USING DETAIL = sqlerrm, HINT = 'Run: pgbalise policy refresh.';
+END
+$$;
+COMMENT ON FUNCTION balise.write_again(regclass, text) IS 'Writes the marked views of a relation again, or warns that they must be';
 
 -- Event triggers belong to superusers; without one, doctor tells what the views are missing.
 DO $$

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import copy
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import Queue
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pyarrow as pa
 import pytest
 
 from pgbalise.database import (
@@ -24,12 +28,18 @@ from pgbalise.database import (
 )
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.install import install
+from pgbalise.investigate import markings
+from pgbalise.marking.codes import bias, codeword, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
-from pgbalise.session import PsycopgSession
+from pgbalise.session import PsycopgSession, connect
+from pgbalise.trace import silent, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from pgbalise.session import Session
 
 KEY = MasterKey(bytes(range(32)))
 OTHER_KEY = MasterKey(bytes(range(1, 33)))
@@ -230,3 +240,119 @@ def test_dropping_the_extension_leaves_the_hospitals_tables(session: PsycopgSess
     session.fetch("DROP EXTENSION pgbalise CASCADE")
     assert session.fetch("SELECT count(*)::int FROM dpi.lab_result") == [(400_123,)]
     assert session.fetch("SELECT to_regclass('marked.lab_result')") == [(None,)]
+
+
+def _meanwhile(
+    cluster: Any, dbname: str, first: Callable[[Session], object], then: Callable[[Session], object]
+) -> None:
+    """Run ``then`` in a session that starts while the transaction of ``first`` is still open."""
+    pids: Queue[int] = Queue()
+
+    def second() -> None:
+        with connect(cluster.dsn(dbname)) as session, session.connection.transaction():
+            pids.put(session.connection.info.backend_pid)
+            then(session)
+
+    with ThreadPoolExecutor(1) as pool:
+        with connect(cluster.dsn(dbname)) as session, session.connection.transaction():
+            first(session)
+            running = pool.submit(second)
+            pid = pids.get(timeout=10)
+            waits = "SELECT 1 FROM pg_locks WHERE pid = $1::int AND NOT granted"
+            until = time.monotonic() + 10
+            while not running.done() and not session.fetch(waits, pid):
+                assert time.monotonic() < until
+        running.result(timeout=30)
+
+
+def test_two_epochs_opened_at_once_become_two(session: PsycopgSession, cluster: Any) -> None:
+    _meanwhile(
+        cluster,
+        session.connection.info.dbname,
+        lambda one: open_epoch(one, KEY),
+        lambda other: open_epoch(other, OTHER_KEY),
+    )
+    fingerprints = [epoch.key_fingerprint for epoch in epochs(session)]
+    assert fingerprints == [KEY.fingerprint(), KEY.fingerprint(), OTHER_KEY.fingerprint()]
+    check_commitments(KEY, 2, recipients(session))
+    check_commitments(OTHER_KEY, 3, recipients(session))
+
+
+def test_who_is_enrolled_while_an_epoch_opens_is_enrolled_in_it(
+    session: PsycopgSession, cluster: Any
+) -> None:
+    session.connection.execute("CREATE ROLE bob LOGIN")
+    _meanwhile(
+        cluster,
+        session.connection.info.dbname,
+        lambda one: open_epoch(one, KEY),
+        lambda other: enrol(other, ["bob"], RecipientClass.SECONDARY, KEY),
+    )
+    assert [list(r.commitments) for r in recipients(session)] == [[1, 2], [2]]
+
+
+def test_who_is_revoked_while_an_epoch_opens_stays_revoked(
+    session: PsycopgSession, cluster: Any
+) -> None:
+    dbname = session.connection.info.dbname
+    _meanwhile(
+        cluster,
+        dbname,
+        lambda one: revoke(one, "alice"),
+        lambda other: open_epoch(other, KEY),
+    )
+    assert session.fetch("SELECT 1 FROM balise.codeword") == []
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        seen_by_alice(cluster, dbname)
+
+
+def test_a_snapshot_older_than_the_lock_is_refused(session: PsycopgSession) -> None:
+    with session.connection.transaction(force_rollback=True):
+        session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        with pytest.raises(DatabaseProblem, match="newest state"):
+            open_epoch(session, KEY)
+
+
+def test_an_interrupted_enrolment_quotes_no_codeword(session: PsycopgSession, cluster: Any) -> None:
+    session.connection.execute("CREATE ROLE bob LOGIN")
+    session.fetch(
+        "CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS"
+        " 'BEGIN RAISE EXCEPTION ''the disk is full''; END'"
+    )
+    session.fetch(
+        "CREATE TRIGGER fail BEFORE INSERT ON balise.codeword"
+        " FOR EACH ROW EXECUTE FUNCTION public.fail()"
+    )
+    with pytest.raises(DatabaseProblem, match="full"), session.connection.transaction():
+        enrol(session, ["bob"], RecipientClass.SECONDARY, KEY)
+    log = cluster.log_tail(40)
+    assert "COPY codeword, line 1" in log
+    word = stored_word(codeword(KEY, "bob", 1, bias(KEY, 1)), dither(KEY, 1))
+    assert word[:8].hex() not in log
+
+
+def test_a_leak_is_traced_by_todays_key_when_a_former_one_is_gone(
+    dpi: psycopg.Connection[Any], cluster: Any
+) -> None:
+    session = PsycopgSession(dpi)
+    install(session)
+    dpi.execute("CREATE ROLE alice LOGIN")
+    dpi.execute(
+        "CREATE TABLE dpi.visit (old int PRIMARY KEY, id int NOT NULL UNIQUE, cost int NOT NULL)"
+    )
+    dpi.execute("INSERT INTO dpi.visit SELECT n, n + 5000, n * 7 FROM generate_series(1, 2000) n")
+    carriers = {"cost": {"type": "integer", "quantum": "1"}}
+    for key in ("old", "id"):
+        body = {"key": {key: "integer"}, "carrier": carriers}
+        with dpi.transaction():
+            apply_policy(session, {"relation": {"dpi.visit": body}}, KEY)
+    with dpi.transaction():
+        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    rows = seen_by_alice(cluster, dpi.info.dbname, "SELECT * FROM marked.visit")
+    leak = pa.table(
+        {name: [str(row[at]) for row in rows] for at, name in enumerate(("old", "id", "cost"))}
+    )
+    dpi.execute("ALTER TABLE dpi.visit DROP COLUMN old CASCADE")
+    with dpi.transaction():
+        [marking], _ = markings(session, leak, "dpi.visit", [KEY], silent)
+        assert trace(leak, [marking], alpha=1e-6).verdict.accused == ["alice"]

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from pgbalise.database import (
-    apply_policy,
-    check_commitments,
-    check_master_key,
-    enrol,
-    open_epoch,
-    recipients,
-    refresh_views,
-    revoke,
-)
+from pgbalise.database import apply_policy, check_commitments, check_master_key, enrol, open_epoch, recipients, refresh_views, revoke
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy
-from pgbalise.install import CATALOG_VERSION, install, installed, uninstall
+from pgbalise.install import CATALOG_VERSION, ROLES, install, installed, uninstall
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
@@ -519,3 +511,204 @@ def test_a_dump_restored_into_a_new_cluster_gives_the_same_marks(
             assert len(seen_by(other, restored, "alice")[0]) == len(expected[0]) + 1
             with restored.transaction():
                 open_epoch(session, KEY)
+
+
+def test_temporary_objects_run_nothing_with_the_definers_rights(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("GRANT balise_admin TO dba; GRANT USAGE ON SCHEMA dpi TO dba")
+    for role, statement in (
+        ("app", "ALTER TABLE dpi.lab_result ADD COLUMN comment text"),
+        ("dba", "SELECT balise.mark_column('dpi.patient', 'weight_kg', quantum => '1')"),
+        ("dba", "SELECT balise.refresh_views()"),
+    ):
+        with psycopg.connect(cluster.dsn(protected.info.dbname, role), autocommit=True) as client:
+            client.execute(
+                "CREATE FUNCTION pg_temp.climb(pg_catalog.text) RETURNS boolean LANGUAGE plpgsql"
+                " AS $$ BEGIN IF current_user <> session_user THEN"
+                " EXECUTE format('ALTER ROLE %I SUPERUSER', session_user); END IF;"
+                " RETURN true; END $$"
+            )
+            client.execute(
+                "CREATE DOMAIN pg_temp.text AS pg_catalog.text CHECK (pg_temp.climb(value))"
+            )
+            client.execute(statement.encode())
+    found = protected.execute(
+        "SELECT rolname FROM pg_roles WHERE rolsuper AND rolname IN ('app', 'dba')"
+    )
+    assert found.fetchall() == []
+
+
+def test_an_administrator_is_shown_no_secret_in_a_plan(
+    cluster: Any, protected: psycopg.Connection[Any], key_file: Path
+) -> None:
+    protected.execute("GRANT balise_admin TO dba; CREATE ROLE bob LOGIN")
+    said: list[str] = []
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        client.add_notice_handler(lambda notice: said.append(notice.message_detail or ""))
+        client.execute("SET client_min_messages = log; SET debug_print_plan = on")
+        client.execute("SELECT balise.enrol('bob', key_file => %s)", [str(key_file)])
+        client.execute("SELECT balise.apply(%s)", [str(key_file)])
+        assert client.execute("SHOW debug_print_plan").fetchone() == ("on",)
+    [(word, seeds)] = protected.execute(
+        "SELECT word, seeds FROM balise.codeword, balise.relation_secret"
+        " WHERE role_name = 'bob' ORDER BY relation_id LIMIT 1"
+    ).fetchall()
+    shown = " ".join(" ".join(said).split())
+    assert "PLANNEDSTMT" in shown
+    for secret in (word[:20], seeds[0].to_bytes(8, "little", signed=True)):
+        signed = [byte - 256 if byte > 127 else byte for byte in secret]
+        assert " ".join(map(str, signed)) not in shown
+
+
+def test_an_administrator_learns_nothing_of_the_servers_files(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    protected.execute("GRANT balise_admin TO dba")
+    said = set()
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "dba"), autocommit=True) as client:
+        for file in ("/etc/passwd", "/etc/shadow", "/tmp", "/nowhere", "/dev/zero", "PG_VERSION"):
+            with pytest.raises(psycopg.errors.InvalidParameterValue) as refused:
+                client.execute("SELECT balise.open_epoch(%s)", [file])
+            said.add((refused.value.diag.message_primary, refused.value.diag.message_hint))
+    assert len(said) == 1
+
+
+def test_following_a_new_column_leaves_the_transactions_settings(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "app")) as app:
+        settings = "SELECT name, setting FROM pg_settings WHERE name NOT LIKE 'plpgsql.%'"
+        before = app.execute(settings).fetchall()
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text")
+        assert app.execute(settings).fetchall() == before
+
+
+def test_a_new_column_that_would_tell_a_carriers_value_is_not_shown(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    said: list[Any] = []
+    protected.add_notice_handler(
+        lambda notice: said.append((notice.severity, notice.message_detail))
+    )
+    protected.execute(
+        "ALTER TABLE dpi.lab_result ADD COLUMN twice numeric GENERATED ALWAYS AS (value * 2) STORED"
+    )
+    assert seen_by(cluster, protected, "alice") == before
+    [(severity, detail)] = said
+    assert severity == "WARNING"
+    assert "computes twice" in detail
+
+
+def test_views_that_go_with_a_type_come_back(
+    cluster: Any, protected: psycopg.Connection[Any]
+) -> None:
+    before = seen_by(cluster, protected, "alice")
+    protected.execute("CREATE DOMAIN public.remark AS text")
+    protected.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment public.remark")
+    protected.execute("DROP DOMAIN public.remark CASCADE")
+    assert seen_by(cluster, protected, "alice") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "into"), [(["--jobs", "2"], "new"), (["--clean", "--if-exists"], "same")]
+)
+def test_a_restored_database_gives_the_same_marks(
+    cluster: Any,
+    protected: psycopg.Connection[Any],
+    tmp_path: Path,
+    options: list[str],
+    into: str,
+) -> None:
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [cluster.bin_dir / command[0], *command[1:]],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    name = protected.info.dbname
+    before = seen_by(cluster, protected, "alice")
+    stored = {
+        part: protected.execute(f"SELECT * FROM balise.{part} ORDER BY 1".encode()).fetchall()
+        for part in ("policy", "recipient", "codeword", "commitment", "relation_secret")
+    }
+    run("pg_dump", "-Fd", "-f", str(tmp_path / "dump"), "-d", cluster.dsn(name))
+    if into == "new":
+        protected.execute("CREATE DATABASE restored TEMPLATE template0")
+        name = "restored"
+    try:
+        run("pg_restore", *options, "-d", cluster.dsn(name), str(tmp_path / "dump"))
+        with psycopg.connect(cluster.dsn(name), autocommit=True) as restored:
+            assert seen_by(cluster, restored, "alice") == before
+            for part, rows in stored.items():
+                found = restored.execute(f"SELECT * FROM balise.{part} ORDER BY 1".encode())
+                assert found.fetchall() == rows
+    finally:
+        protected.execute("DROP DATABASE IF EXISTS restored")
+
+
+def make_roles(connection: psycopg.Connection[Any]) -> None:
+    """As another database of the server may have left them, or not."""
+    for role in ROLES:
+        with suppress(psycopg.errors.DuplicateObject):
+            connection.execute(f"CREATE ROLE {role}".encode())
+
+
+def test_an_owner_of_views_who_can_log_in_is_not_trusted(empty_db: psycopg.Connection[Any]) -> None:
+    make_roles(empty_db)
+    empty_db.execute("ALTER ROLE balise_owner LOGIN")
+    try:
+        for sql_only in (False, True):
+            with pytest.raises(DatabaseProblem, match="balise_owner is there already"):
+                install(PsycopgSession(empty_db), sql_only=sql_only)
+            empty_db.execute("ROLLBACK")
+            assert empty_db.execute("SELECT to_regnamespace('balise')").fetchone() == (None,)
+    finally:
+        empty_db.execute("ALTER ROLE balise_owner NOLOGIN")
+    assert install(PsycopgSession(empty_db)) == CATALOG_VERSION
+
+
+def test_uninstalling_leaves_roles_that_it_may_not_drop(
+    cluster: Any, empty_db: psycopg.Connection[Any]
+) -> None:
+    dbname = empty_db.info.dbname
+    make_roles(empty_db)
+    empty_db.execute("CREATE ROLE managed LOGIN IN ROLE balise_owner")
+    empty_db.execute(f"GRANT CREATE ON DATABASE {dbname} TO managed".encode())
+    with psycopg.connect(cluster.dsn(dbname, "managed"), autocommit=True) as client:
+        session = PsycopgSession(client)
+        install(session, sql_only=True)
+        with client.transaction():
+            uninstall(session)
+    left = empty_db.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'balise%'")
+    assert left.fetchone() == (3,)
+
+
+def test_a_domain_runs_nothing_when_its_column_comes_to_the_decoys(
+    cluster: Any, protected: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    document["relation"]["dpi.lab_result"]["decoys"] = True
+    with protected.transaction():
+        apply_policy(PsycopgSession(protected), document, KEY)
+    protected.execute(
+        "INSERT INTO balise_decoy.lab_result SELECT 'alice', * FROM dpi.lab_result LIMIT 3"
+    )
+    with psycopg.connect(cluster.dsn(protected.info.dbname, "app"), autocommit=True) as app:
+        app.execute(
+            "CREATE FUNCTION dpi.climb(text) RETURNS boolean LANGUAGE plpgsql AS"
+            " $$ BEGIN IF current_user <> session_user THEN ALTER ROLE app SUPERUSER; END IF;"
+            " RETURN true; END $$"
+        )
+        app.execute("CREATE DOMAIN dpi.remark AS text CHECK (dpi.climb(value))")
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment dpi.remark")
+        app.execute("CREATE DOMAIN dpi.short AS text CHECK (length(value) < 9)")
+        app.execute("ALTER TABLE dpi.lab_result DROP COLUMN comment CASCADE")
+        app.execute("ALTER TABLE dpi.lab_result ADD COLUMN note dpi.short")
+    found = protected.execute("SELECT rolsuper FROM pg_roles WHERE rolname = 'app'")
+    assert found.fetchone() == (False,)
+    names = "SELECT attname FROM pg_attribute WHERE attrelid = 'marked.lab_result'::regclass"
+    assert ("note",) in protected.execute(names.encode()).fetchall()

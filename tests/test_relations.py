@@ -839,3 +839,22 @@ def test_what_cannot_be_protected_is_left_alone_by_suggestions(world: World) -> 
     assert 'view = "autre_bon"' in text
     assert "# h.ferme: left alone, row security is on" in text
     assert 'type = "numeric(5,1)"' in text
+
+
+def test_an_index_runs_nothing_when_a_key_is_checked(world: World) -> None:
+    world.run(
+        "CREATE ROLE rel_owner LOGIN",
+        "CREATE TABLE h.t (id bigint NOT NULL, poids numeric(5,1))",
+        "INSERT INTO h.t SELECT i, i FROM generate_series(1, 50) AS i",
+        "CREATE FUNCTION h.f(bigint) RETURNS bigint IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+        "CREATE INDEX ON h.t ((h.f(id)))",
+        "ALTER TABLE h.t OWNER TO rel_owner",
+    )
+    try:
+        document = protect("h.t", {"id": "bigint"}, unique=True)
+        world.refused(document, r"index .* not PostgreSQL's own")
+        world.run("DROP INDEX h.t_f_idx")
+        world.apply(document)
+    finally:
+        world.drop("h", "marked", "marked_care")
+        world.run("DROP ROLE rel_owner")

@@ -12,7 +12,10 @@ import pytest
 from pgbalise.catalog import columns as catalog_columns
 from pgbalise.database import applied_policy, recipients, stored_rows
 from pgbalise.errors import InvalidLeak
+from pgbalise.frames import mark
 from pgbalise.leak import copied_rows
+from pgbalise.marking.keys import MasterKey
+from pgbalise.marking.policy import parse_policy
 from pgbalise.session import connect
 from pgbalise.trace import Marking, Trace, key_text, leak_columns, trace
 
@@ -146,3 +149,49 @@ def test_a_leak_of_another_relation_is_refused(hospital: Any) -> None:
     ):
         with pytest.raises(InvalidLeak, match=complaint):
             verdict(hospital, table)
+
+
+def test_of_several_epochs_and_policies_nobody_innocent_is_named() -> None:
+    """The mean e-value of innocents stays at 1, whichever epoch a leak is from, or none."""
+    rng = np.random.default_rng(20_260_722)
+    relation = {"key": {"id": "integer"}, "carrier": {"v": {"type": "integer", "quantum": "1"}}}
+    wider = {**relation, "carrier": {"v": {"type": "integer", "quantum": "2"}}}
+    enrolled = {1: range(30), 2: range(10, 40), 3: range(20, 50)}
+    innocent: list[float] = []
+    named = 0
+    for number in range(36):
+        cells = (5, 10, 400)[number % 3]
+        keys = [MasterKey(rng.bytes(32)) for _ in range(2)]
+        policies = [
+            parse_policy({"epoch": epoch, "relation": {"h.p": body}})
+            for epoch in enrolled
+            for body in (relation, wider)
+        ]
+        stored = pa.table({"id": range(cells), "v": rng.integers(100, 900, cells)})
+        text = pa.table({name: stored[name].cast(pa.string()) for name in ("id", "v")})
+        markings = [
+            Marking(
+                policy,
+                policy.relations[0],
+                keys[policy.epoch == 3],
+                text,
+                [f"r{n}" for n in enrolled[policy.epoch]],
+            )
+            for policy in policies
+        ]
+        leak, thief = text, None
+        if number % 4:
+            chosen = markings[int(rng.integers(len(markings)))]
+            thief = chosen.recipients[int(rng.integers(len(chosen.recipients)))]
+            leak = mark(stored, chosen.policy, thief, chosen.key, relation="h.p")
+            leak = pa.table({name: leak[name].cast(pa.string()) for name in ("id", "v")})
+        verdict = trace(leak, markings, alpha=ALPHA).verdict
+        assert set(verdict.accused) <= {thief}
+        assert verdict.recipients == 50
+        named += len(verdict.accused)
+        if cells < 100:
+            # of many cells, one innocent in millions would carry the mean
+            innocent += [10**v.log10_e_value for v in verdict.verdicts if v.recipient != thief]
+    assert named >= 7
+    values = np.array(innocent)
+    assert values.mean() <= 1 + 4 * values.std() / np.sqrt(len(values))
