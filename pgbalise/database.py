@@ -529,6 +529,13 @@ def enrol(
     _one_at_a_time(session)
     policy = applied_policy(session)
     check_master_key(session, key)
+    # known from now on, where 0.1.0 opened the epoch
+    session.fetch(
+        "UPDATE balise.epoch SET key_fingerprint = $2::text"
+        " WHERE epoch = $1::int AND key_fingerprint IS NULL",
+        policy.epoch,
+        key.fingerprint(),
+    )
     for role in roles:
         _check_enrollable(session, role, force=force)
         session.fetch(

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from pgbalise.database import apply_policy, check_commitments, check_master_key, enrol, open_epoch, recipients, refresh_views, revoke
+from pgbalise.database import (
+    apply_policy,
+    check_commitments,
+    check_master_key,
+    enrol,
+    open_epoch,
+    recipients,
+    refresh_views,
+    revoke,
+)
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy
 from pgbalise.install import CATALOG_VERSION, ROLES, install, installed, uninstall
@@ -137,6 +146,37 @@ def test_an_update_keeps_the_data(released: psycopg.Connection[Any]) -> None:
     ) == [(True,), (True,)]
     with released.transaction():
         open_epoch(session, KEY)
+
+
+def test_a_dump_of_an_older_catalog_is_restored_into_its_version_and_updated(
+    cluster: Any, released: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    dump = tmp_path / "old.dump"
+    programs = cluster.bin_dir
+    old = cluster.dsn(released.info.dbname)
+    subprocess.run([programs / "pg_dump", "-Fc", "-f", dump, "-d", old], check=True)
+    released.execute("CREATE DATABASE restored TEMPLATE template0")
+    new = cluster.dsn("restored")
+    try:
+        with psycopg.connect(new, autocommit=True) as restored:
+            restored.execute("CREATE EXTENSION pgbalise VERSION '0.1.0' CASCADE")
+            done = subprocess.run(
+                [programs / "pg_restore", "-d", new, dump], capture_output=True, text=True
+            )
+            faults = [x for x in done.stderr.splitlines() if "error:" in x]
+            assert len(faults) == 1, faults
+            assert 'schema "balise" already exists' in faults[0]
+            session = PsycopgSession(restored)
+            install(session)
+            check_commitments(KEY, 1, recipients(session))
+            restored.execute("CREATE ROLE carol LOGIN")
+            with restored.transaction():
+                enrol(session, ["carol"], RecipientClass.SECONDARY, KEY)
+            assert session.fetch("SELECT key_fingerprint FROM balise.epoch") == [
+                (KEY.fingerprint(),)
+            ]
+    finally:
+        released.execute("DROP DATABASE restored")
 
 
 @pytest.fixture
