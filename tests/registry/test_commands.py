@@ -58,8 +58,8 @@ def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
     key = generate_key(tmp_path / "master.key")
     session = protected(empty_db, key)
     empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN")
-    for role in ("alice", "bob"):
-        enrol(session, [role], RecipientClass.SECONDARY, key)
+    with empty_db.transaction():
+        enrol(session, ["alice", "bob"], RecipientClass.SECONDARY, key)
 
     assert "no registry" in complaint("ledger", "list", env=env)
     assert answer("registry", "current", env=env, status=1) == {"revision": None, "newest": "0002"}

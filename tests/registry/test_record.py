@@ -35,8 +35,9 @@ def session(empty_db: psycopg.Connection[Any]) -> PsycopgSession:
     """A small database with two recipients."""
     opened = protected(empty_db, KEY)
     empty_db.execute("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE carol LOGIN")
-    enrol(opened, ["alice"], RecipientClass.SECONDARY, KEY)
-    enrol(opened, ["bob"], RecipientClass.CARE, KEY)
+    with empty_db.transaction():
+        enrol(opened, ["alice"], RecipientClass.SECONDARY, KEY)
+        enrol(opened, ["bob"], RecipientClass.CARE, KEY)
     return opened
 
 
@@ -65,8 +66,9 @@ def test_each_enrolment_commitment_and_revocation_is_recorded_once(
     ]
     assert told(registry) == expected
     assert record_database(registry, session, AT) == []
-    revoke(session, "alice")
-    enrol(session, ["carol"], RecipientClass.SECONDARY, KEY)
+    with session.connection.transaction():
+        revoke(session, "alice")
+        enrol(session, ["carol"], RecipientClass.SECONDARY, KEY)
     record_database(registry, session, AT, [KEY])
     record_database(registry, session, AT)
     expected += [("revocation", "alice"), ("enrolment", "carol"), ("commitment", "carol")]
@@ -91,7 +93,8 @@ def test_each_enrolment_commitment_and_revocation_is_recorded_once(
 def test_a_catalog_that_was_changed_is_told_and_not_recorded(
     registry: sa.Connection, session: PsycopgSession, change: str, complaint: str
 ) -> None:
-    revoke(session, "alice")
+    with session.connection.transaction():
+        revoke(session, "alice")
     record_database(registry, session, AT)
     before = told(registry)
     session.connection.execute("SET session_replication_role = replica")
@@ -112,7 +115,8 @@ def test_a_writer_needs_no_more_than_the_guide_says(
     )
     with open_registry(cluster.dsn(session.connection.info.dbname, "writer")) as limited:
         assert len(record_database(limited, session, AT)) == 4
-        revoke(session, "alice")
+        with session.connection.transaction():
+            revoke(session, "alice")
         assert len(record_database(limited, session, AT)) == 1
         sign(limited, bytes(32), AT)
         with pytest.raises(DatabaseProblem, match="must be owner"), problems(), limited.begin():
