@@ -634,7 +634,8 @@ def _grant(
 def revoke(session: Session, role: str) -> None:
     """Stop a recipient's access at once.
 
-    It stays traceable for ever, so its name is never enrolled again. Must run inside one transaction.
+    It stays traceable for ever, so its name is never enrolled again. Must run inside one
+    transaction.
     """
     installed(session)
     _one_at_a_time(session)

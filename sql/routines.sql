@@ -96,15 +96,13 @@ BEGIN
                to_regclass(format('%I.%I', r.schema_name, r.relation_name)) AS base
           FROM found JOIN balise.relation AS r USING (relation_id)
     LOOP
-        SELECT changed.name INTO lost WHERE changed.base IS NULL;
-        SELECT format('column %I of %s', c.name, changed.name)
-          INTO lost
-          FROM unnest(changed.needed_columns) AS c(name)
-         WHERE lost IS NULL AND NOT EXISTS (
-                   SELECT FROM pg_attribute AS a
-                    WHERE a.attrelid = changed.base AND a.attname = c.name AND NOT a.attisdropped)
-         UNION ALL SELECT lost WHERE lost IS NOT NULL
-         LIMIT 1;
+        lost := CASE WHEN changed.base IS NULL THEN changed.name ELSE (
+            SELECT format('column %I of %s', c.name, changed.name)
+              FROM unnest(changed.needed_columns) AS c(name)
+             WHERE NOT EXISTS (
+                       SELECT FROM pg_attribute AS a
+                        WHERE a.attrelid = changed.base AND a.attname = c.name AND NOT a.attisdropped)
+             LIMIT 1) END;
         IF lost IS NOT NULL THEN
             RAISE EXCEPTION 'the policy in force rests on the name of %', lost
                 USING ERRCODE = 'dependent_objects_still_exist',
