@@ -218,15 +218,22 @@ def test_plain_sql_needs_no_superuser_and_gives_the_same_marks(
             client.execute(f"SELECT * FROM balise.{secret}".encode())
 
 
-def test_plain_sql_follows_new_columns_when_told(
-    cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
-) -> None:
+def protected_without_extension(
+    dba: psycopg.Connection[Any], document: dict[str, Any]
+) -> PsycopgSession:
     session = PsycopgSession(dba)
     install(session, sql_only=True)
     dba.execute("CREATE ROLE alice LOGIN")
     with dba.transaction():
         apply_policy(session, document, KEY)
         enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    return session
+
+
+def test_plain_sql_follows_new_columns_when_told(
+    cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
+) -> None:
+    session = protected_without_extension(dba, document)
     before = seen_by(cluster, dba, "alice")
     dba.execute("ALTER TABLE dpi.lab_result ADD COLUMN comment text DEFAULT 'none'")
     assert seen_by(cluster, dba, "alice") == before
@@ -238,12 +245,7 @@ def test_plain_sql_follows_new_columns_when_told(
 def test_a_renamed_carrier_is_never_given_as_it_is_stored(
     cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any]
 ) -> None:
-    session = PsycopgSession(dba)
-    install(session, sql_only=True)
-    dba.execute("CREATE ROLE alice LOGIN")
-    with dba.transaction():
-        apply_policy(session, document, KEY)
-        enrol(session, ["alice"], RecipientClass.SECONDARY, KEY)
+    session = protected_without_extension(dba, document)
     before = seen_by(cluster, dba, "alice")
     dba.execute("ALTER TABLE dpi.lab_result RENAME COLUMN value TO result")
     refused = pytest.raises(InvalidPolicy, match="no column value")
