@@ -254,6 +254,34 @@ def test_a_renamed_carrier_is_never_given_as_it_is_stored(
     assert seen_by(cluster, dba, "alice") == before
 
 
+def test_plain_sql_restored_without_a_superuser_is_right_after_a_refresh(
+    cluster: Any, dba: psycopg.Connection[Any], document: dict[str, Any], tmp_path: Path
+) -> None:
+    protected_without_extension(dba, document)
+    before = seen_by(cluster, dba, "alice")
+    dump = tmp_path / "dpi.dump"
+    dsn = cluster.dsn(dba.info.dbname)
+    subprocess.run([cluster.bin_dir / "pg_dump", "-Fc", "-f", dump, "-d", dsn], check=True)
+    with psycopg.connect(dsn, autocommit=True) as superuser:
+        superuser.execute("CREATE DATABASE restored TEMPLATE template0 OWNER managed")
+        try:
+            with psycopg.connect(cluster.dsn("restored", "managed"), autocommit=True) as restored:
+                subprocess.run(
+                    [
+                        cluster.bin_dir / "pg_restore",
+                        "-d",
+                        cluster.dsn("restored", "managed"),
+                        dump,
+                    ],
+                    capture_output=True,
+                )
+                with restored.transaction():
+                    refresh_views(PsycopgSession(restored))
+                assert seen_by(cluster, restored, "alice") == before
+        finally:
+            superuser.execute("DROP DATABASE restored")
+
+
 def test_a_role_without_the_rights_is_told_which_it_lacks(
     cluster: Any, empty_db: psycopg.Connection[Any]
 ) -> None:
