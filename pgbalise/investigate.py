@@ -16,6 +16,7 @@ from pgbalise import __version__
 from pgbalise.catalog import columns
 from pgbalise.database import (
     Epoch,
+    Recipient,
     applied_documents,
     check_commitments,
     epoch_uses,
@@ -74,7 +75,7 @@ def markings(
         if key is None:
             untried.append(epoch)
             continue
-        names = [r.role for r in everyone if epoch.number in r.commitments]
+        names = [r.role for r in everyone if _had_a_word(r, epoch)]
         for policy in reversed(policies):
             if policy.epoch != epoch.number:
                 continue
@@ -120,6 +121,16 @@ def markings(
     ], untried
 
 
+def _had_a_word(recipient: Recipient, epoch: Epoch) -> bool:
+    """Whether a recipient was enrolled in an epoch, even if its commitment is gone from there."""
+    if epoch.number in recipient.commitments:
+        return True
+    enrolled, opened = map(datetime.fromisoformat, (recipient.enrolled_at, epoch.opened_at))
+    return (epoch.closed_at is None or enrolled < datetime.fromisoformat(epoch.closed_at)) and (
+        recipient.revoked_at is None or datetime.fromisoformat(recipient.revoked_at) > opened
+    )
+
+
 def _check_key_is_there(session: Session, relation: Relation) -> None:
     """Raise InvalidPolicy when the database lost what a former policy knew rows by."""
     there = {info.name for info in columns(session, relation.schema, relation.name)}
@@ -137,8 +148,8 @@ def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[
     """Raise InvalidInput unless every word of the accused is the one committed to."""
     everyone = [r for r in recipients(session) if r.role in accused]
     for marking in found:
-        epoch = marking.policy.epoch
-        check_commitments(marking.key, epoch, [r for r in everyone if epoch in r.commitments])
+        mine = [r for r in everyone if r.role in marking.recipients]
+        check_commitments(marking.key, marking.policy.epoch, mine)
 
 
 def investigate(

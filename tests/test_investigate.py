@@ -114,3 +114,12 @@ def test_a_leak_of_an_older_policy_of_the_same_epoch_is_traced(
         apply_policy(session, document, SECOND)
     assert traced(cluster, dpi, leaks["bob 3"], SECOND).verdict.accused == ["bob"]
     assert traced(cluster, dpi, leaks["alice 1"], FIRST).epoch == 1
+
+
+def test_a_commitment_taken_out_of_the_catalog_hides_nobody(
+    cluster: Any, dpi: psycopg.Connection[Any], leaks: dict[str, Path]
+) -> None:
+    dpi.execute("DELETE FROM balise.commitment WHERE role_name = 'alice' AND epoch = 1")
+    with pytest.raises(InvalidInput, match="codeword of alice is not the one committed to"):
+        traced(cluster, dpi, leaks["alice 1"], FIRST)
+    assert traced(cluster, dpi, leaks["bob 3"], FIRST, SECOND).verdict.accused == ["bob"]
