@@ -16,8 +16,9 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from pgbalise.catalog import columns, fit, relation_info, sample
+from pgbalise.catalog import columns, relation_info, sample
 from pgbalise.errors import EnvironmentProblem, InvalidPolicy
+from pgbalise.fit import fit
 from pgbalise.marking.cells import carrier_secret, select
 from pgbalise.marking.codes import CODE_LENGTH
 from pgbalise.marking.embedding import alternatives

@@ -13,17 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from pgbalise.catalog import (
-    ColumnInfo,
-    columns,
-    fit,
-    fit_columns,
-    server_version,
-    unique_keys,
-)
+from pgbalise.catalog import ColumnInfo, columns, protected_kin, server_version, unique_keys
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
+from pgbalise.fit import fit, fit_columns
 from pgbalise.install import OWNER, installed
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
@@ -595,22 +589,15 @@ def _hide_counters(session: Session, role: str) -> None:
 
 
 def _refuse_way_round(session: Session, role: str) -> None:
-    # partitions and relatives by inheritance hold the same rows
     rows = session.fetch(
-        "WITH RECURSIVE base(oid) AS ("
-        "SELECT to_regclass(format('%I.%I', r.schema_name, r.relation_name))::oid"
-        " FROM balise.relation AS r"
-        "), down(oid) AS (SELECT oid FROM base UNION"
-        " SELECT i.inhrelid FROM down JOIN pg_inherits AS i ON i.inhparent = down.oid"
-        "), up(oid) AS (SELECT oid FROM base UNION"
-        " SELECT i.inhparent FROM up JOIN pg_inherits AS i ON i.inhrelid = up.oid)"
-        " SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
-        " WHERE pg_has_role($1::text, g.oid, 'MEMBER') AND c.oid IN ("
-        "SELECT oid FROM down UNION SELECT oid FROM up"
-        " UNION ALL VALUES ('balise.codeword'::regclass), ('balise.relation_secret'::regclass))"
+        "SELECT c.oid::regclass::text FROM pg_class AS c, pg_roles AS g"
+        " WHERE pg_has_role($1::text, g.oid, 'MEMBER')"
+        " AND (c.oid = ANY ($2::text[]::oid[])"
+        " OR c.oid IN ('balise.codeword'::regclass, 'balise.relation_secret'::regclass))"
         " AND (has_any_column_privilege(g.oid, c.oid, 'SELECT, INSERT, UPDATE')"
         " OR has_table_privilege(g.oid, c.oid, 'DELETE, TRUNCATE'))",
         role,
+        protected_kin(session),
     )
     if rows:
         raise InvalidRecipient(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from pgbalise.catalog import columns
 from pgbalise.database import (
@@ -161,17 +161,18 @@ def _sql_type(value: object) -> str:
     return _SQL_TYPES.get(type(value), "text")
 
 
-def _spoken(method: Callable[P, R]) -> Callable[P, R]:
+def _spoken(
+    method: Callable[Concatenate[Functions, P], R],
+) -> Callable[Concatenate[Functions, P], R]:
     """Report a PgbaliseError as a PostgreSQL error with its hint, without a Python traceback."""
 
     @wraps(method)
-    def speaking(*args: P.args, **kwargs: P.kwargs) -> R:
+    def speaking(self: Functions, /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return method(*args, **kwargs)
+            return method(self, *args, **kwargs)
         except PgbaliseError as problem:
-            plpy = args[0].plpy  # type: ignore[attr-defined]
             extra = {"hint": problem.hint} if problem.hint else {}
-            plpy.error(problem.message, sqlstate="22023", **extra)
+            self.plpy.error(problem.message, sqlstate="22023", **extra)
             raise
 
     return speaking

@@ -17,16 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pgbalise.catalog import (
-    ColumnInfo,
-    RelationInfo,
-    columns,
-    relations,
-    sample,
-    standing,
-    unique_keys,
-)
+from pgbalise.catalog import ColumnInfo, RelationInfo, columns, relations, sample, unique_keys
 from pgbalise.errors import InvalidInput
+from pgbalise.fit import standing
 from pgbalise.marking.policy import load_policy, quote
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 
@@ -55,14 +48,14 @@ COARSE: Final = 0.25
 
 _SENTINELS: Final = frozenset(
     Decimal(text)
-    for text in (  # noqa: SIM905
+    for text in (  # noqa: SIM905 - quoted one by one they would fill a page
         "-1 -8 -9 -88 -99 -999 -9999 -99999 77 88 99 777 888 998 999 7777 8888 9998 9999"
         " 88888 99999 888888 999999 9999999 99999999 99.9 99.99 999.9 999.99 9999.9 9999.99"
     ).split()
 )
 _NO_DATE: Final = frozenset(
     date.fromisoformat(text)
-    for text in (  # noqa: SIM905
+    for text in (  # noqa: SIM905 - the same
         "0001-01-01 1800-01-01 1899-12-30 1899-12-31 1900-01-01 1901-01-01 1970-01-01"
         " 2099-12-31 2199-12-31 2999-12-31 9999-12-31 9999-12-30"
     ).split()

@@ -4,16 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pgbalise.catalog import (
-    columns,
-    fit,
-    relation_info,
-    relations,
-    sample,
-    server_version,
-    unique_keys,
-)
+from pgbalise.catalog import columns, relation_info, relations, sample, server_version, unique_keys
 from pgbalise.errors import InvalidPolicy
+from pgbalise.fit import fit
 from pgbalise.marking.policy import load_policy
 from pgbalise.session import PsycopgSession, connect
 

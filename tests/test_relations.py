@@ -14,10 +14,10 @@ from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
 import pgbalise
-from pgbalise.catalog import fit
 from pgbalise.check import check
 from pgbalise.database import apply_policy, enrol
 from pgbalise.errors import InvalidPolicy
+from pgbalise.fit import fit
 from pgbalise.install import install
 from pgbalise.investigate import investigate
 from pgbalise.marking.keys import MasterKey

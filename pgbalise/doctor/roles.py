@@ -130,7 +130,8 @@ def predefined(session: Session, scene: Scene) -> Iterator[Finding]:
 
 _OWNED: Final = """
 SELECT o.rolname::text, x.kind, x.name, x.fix
-  FROM (SELECT c.relowner AS owner, 'relation' AS kind, format('%I.%I', n.nspname, c.relname) AS name,
+  FROM (SELECT c.relowner AS owner, 'relation' AS kind,
+               format('%I.%I', n.nspname, c.relname) AS name,
                format('ALTER %s %I.%I OWNER TO %I', CASE c.relkind WHEN 'm' THEN 'MATERIALIZED VIEW'
                           WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END,
                       n.nspname, c.relname, CURRENT_USER) AS fix
@@ -151,7 +152,7 @@ SELECT o.rolname::text, x.kind, x.name, x.fix
                format('ALTER DATABASE %I OWNER TO %I', d.datname, CURRENT_USER)
           FROM pg_catalog.pg_database AS d WHERE d.datname = current_database()) AS x
   JOIN pg_catalog.pg_roles AS o ON o.oid = x.owner
-"""  # noqa: E501
+"""
 
 
 def ownership(session: Session, scene: Scene) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pgbalise.catalog import server_version
+from pgbalise.catalog import protected_kin, server_version
 from pgbalise.compile.views import CATALOG, DECOYS
 from pgbalise.doctor.membership import Membership, Reach, leaving, reaches
 
@@ -147,7 +147,7 @@ def survey(session: Session) -> tuple[Scene, Scene]:
         names[True],
         reaches(names[True], memberships),
         memberships,
-        [oid for (oid,) in session.fetch(_TARGETS)],
+        protected_kin(session),
         [MarkedView(*row) for row in session.fetch(_MARKED)],
         version,
         {schema: frozenset(allowed) for schema, allowed in usage.items()},
@@ -181,23 +181,6 @@ SELECT g.rolname::text, h.rolname::text, @options,
 SELECT pg_get_userbyid(d.datdba)::text, r.rolname::text, true, true, false, ''
   FROM pg_catalog.pg_database AS d, pg_catalog.pg_roles AS r
  WHERE d.datname = current_database() AND r.rolname = 'pg_database_owner'
-"""
-
-# A relation's relatives: partitions of partitions, parents of parents, whichever way.
-_TARGETS: Final = """
-WITH RECURSIVE base AS (
-    SELECT c.oid
-      FROM balise.relation AS b
-      JOIN pg_catalog.pg_namespace AS n ON n.nspname = b.schema_name
-      JOIN pg_catalog.pg_class AS c ON c.relnamespace = n.oid AND c.relname = b.relation_name
-), down AS (
-    SELECT oid FROM base
-    UNION SELECT i.inhrelid FROM down JOIN pg_catalog.pg_inherits AS i ON i.inhparent = down.oid
-), up AS (
-    SELECT oid FROM base
-    UNION SELECT i.inhparent FROM up JOIN pg_catalog.pg_inherits AS i ON i.inhrelid = up.oid
-)
-SELECT oid::text FROM down UNION SELECT oid::text FROM up
 """
 
 _MARKED: Final = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -53,7 +52,6 @@ CATALOG = (
 )
 
 
-@pytest.mark.skipif(shutil.which("sqlsmith") is None, reason="sqlsmith is not installed")
 @pytest.mark.parametrize(
     "statements",
     [pytest.param(500), pytest.param(20_000, marks=pytest.mark.slow)],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbalise.marking.embedding import Column, alternatives
-from pgbalise.marking.policy import Carrier, parse_policy
+from pgbalise.marking.policy import Carrier, Tolerance, parse_policy
 
 
 def carrier(**settings: Any) -> Carrier:
@@ -122,7 +122,9 @@ def test_signs_average_out() -> None:
 
 def test_a_quantum_of_many_units_is_exact_where_binary_fractions_are_not() -> None:
     rule = carrier(type="numeric(6,2)", quantum="0.15")
-    assert rule.tolerances[None].quantum == Decimal("0.15")  # type: ignore[union-attr]
+    tolerance = rule.tolerances[None]
+    assert isinstance(tolerance, Tolerance)
+    assert tolerance.quantum == Decimal("0.15")
     options = alternatives(rule, column([30, 45, 44]), np.full(3, True))
     assert options.parity.tolist() == [0, 1, 0]
     assert options.moved.tolist() == [45, 60, 59]

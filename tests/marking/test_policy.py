@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pgbalise.errors import InvalidPolicy
-from pgbalise.marking.policy import RecipientClass, load_policy, parse_policy, split_name
+from pgbalise.marking.policy import RecipientClass, Tolerance, load_policy, parse_policy, split_name
 from pgbalise.marking.types import SqlType
 
 GOOD: dict[str, Any] = {
@@ -99,7 +99,8 @@ def test_toml_and_json_read_alike_and_numbers_stay_exact() -> None:
     {"type": "numeric(7,2)", "quantum": 0.1, "bounds": ["0", 100.55]}}}}}"""
     assert load_policy(toml) == load_policy(json)
     tolerance = load_policy(toml).relations[0].carriers[0].tolerances[None]
-    assert tolerance.high == Decimal("100.55")  # type: ignore[union-attr]
+    assert isinstance(tolerance, Tolerance)
+    assert tolerance.high == Decimal("100.55")
 
 
 def test_the_order_of_entries_changes_nothing() -> None:

@@ -19,7 +19,8 @@ from pgbalise.report.case import (
     MappedColumn,
     TraceReport,
 )
-from pgbalise.report.html import _WORDS, Language, html
+from pgbalise.report.html import html
+from pgbalise.report.words import WORDS, Language
 from pgbalise.tracing.decision import decide
 
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -332,8 +333,8 @@ def test_french_report_speaks_french_only() -> None:
     french_words = set(re.findall(r"[a-zé]+", french.replace("first of month", "")))
     assert not english_words & french_words
     assert english_words <= set(re.findall(r"[a-zé]+", english))
-    for name, text in _WORDS["en"].items():
-        assert text in common or _WORDS["fr"][name] != text, name
+    for name, text in WORDS["en"].items():
+        assert text in common or WORDS["fr"][name] != text, name
 
 
 def test_french_numbers_and_dates() -> None:
@@ -347,9 +348,9 @@ def test_french_numbers_and_dates() -> None:
 
 def test_languages_say_the_same_things() -> None:
     fields = re.compile(r"\{(\w*)\}")
-    assert _WORDS["en"].keys() == _WORDS["fr"].keys()
-    for name, text in _WORDS["en"].items():
-        assert set(fields.findall(text)) == set(fields.findall(_WORDS["fr"][name])), name
+    assert WORDS["en"].keys() == WORDS["fr"].keys()
+    for name, text in WORDS["en"].items():
+        assert set(fields.findall(text)) == set(fields.findall(WORDS["fr"][name])), name
 
 
 def test_same_report_gives_the_same_bytes() -> None:

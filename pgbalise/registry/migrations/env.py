@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.schema import CreateSchema
 
 from pgbalise.registry.tables import SCHEMA, metadata
 
@@ -25,8 +26,8 @@ def _migrate(**how: Any) -> None:
         **how,
     )
     with context.begin_transaction():
-        context.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        context.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        context.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        context.execute(CreateSchema(SCHEMA, if_not_exists=True))
         context.run_migrations()
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import LiteralString
+
 import sqlalchemy as sa
 from alembic import op
+from psycopg import sql
 from sqlalchemy.dialects import postgresql
 
 revision = "0001"
@@ -120,12 +123,14 @@ END
 $$"""
     )
     for table in ("entry", "checkpoint"):
-        op.execute(
-            f"CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {SCHEMA}.{table}"
-            f" FOR EACH STATEMENT EXECUTE FUNCTION {SCHEMA}.refuse_change()"
+        _run(
+            "CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION {}()",
+            table,
+            "refuse_change",
         )
         # also for a session that says it applies a replica's changes
-        op.execute(f"ALTER TABLE {SCHEMA}.{table} ENABLE ALWAYS TRIGGER append_only")
+        _run("ALTER TABLE {} ENABLE ALWAYS TRIGGER append_only", table)
 
 
 def downgrade() -> None:
@@ -136,4 +141,10 @@ def downgrade() -> None:
     refuse_loss(*tables)
     for table in tables:
         op.drop_table(table, schema=SCHEMA)
-    op.execute(f"DROP FUNCTION {SCHEMA}.refuse_change()")
+    _run("DROP FUNCTION {}()", "refuse_change")
+
+
+def _run(template: LiteralString, *names: str) -> None:
+    """Run a statement about things in the registry's schema."""
+    quoted = (sql.Identifier(SCHEMA, name) for name in names)
+    op.execute(sql.SQL(template).format(*quoted).as_string())
