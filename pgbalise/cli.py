@@ -265,6 +265,9 @@ def doctor(
     from pgbalise.doctor import Report, Severity, examine
     from pgbalise.session import connect
 
+    if key is not None and not key.exists():
+        raise InvalidInput(f"{key}: there is no such file", hint="give the master key's file")
+
     def show(report: Report) -> None:
         colours = {Severity.CRITICAL: "red", Severity.WARNING: "yellow", Severity.NOTICE: "cyan"}
         for severity, colour in colours.items():

@@ -171,6 +171,11 @@ def test_parquet_keeps_the_types(hospital: Any, tmp_path: Path) -> None:
     assert types["birth_date"] == "date32[day]"
 
 
+def test_the_doctor_is_not_shown_a_key_file_that_is_none(hospital: Any, tmp_path: Path) -> None:
+    line = complaint("doctor", "--dsn", hospital.dsn(), "--key", tmp_path / "missing.key")
+    assert "missing.key: there is no such file" in line
+
+
 def test_wrong_keys_are_refused(hospital: Any, tmp_path: Path, key: Path, project: Path) -> None:
     leak = tmp_path / "leak.csv"
     leak.write_text("result_id,value\n1,2\n")
