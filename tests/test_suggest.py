@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgbalise.catalog import fit
 from pgbalise.check import check
 from pgbalise.errors import InvalidInput
+from pgbalise.fit import fit
 from pgbalise.marking.policy import Tolerance, load_policy
 from pgbalise.marking.types import SqlType
 from pgbalise.session import connect
