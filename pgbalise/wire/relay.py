@@ -81,8 +81,8 @@ class Gate(Protocol):
     def cursor(self, name: bytes) -> Any:
         """Return the token of a cursor declared in SQL, or None."""
 
-    def bound(self, token: Any, values: list[bytes]) -> None:
-        """Take note of the values bound to a statement's parameters."""
+    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+        """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
     def starts(self, token: Any) -> bool:
         """A statement is about to run; return whether nothing may leave yet."""
@@ -375,13 +375,20 @@ class Relay:
         if token is None and name:
             token = self._gate.known(name)
         self._portals[data[pos + 5 : middle]] = token
+        self._pipelined = True
+        values: list[bytes] = []
         if self._gate.values_wanted and after - pos < _STREAMED_BIND:
             try:
                 values = m.bound_values(data[end + 1 : after], 0)
             except ValueError:
                 raise ProtocolViolation("invalid Bind message") from None
-            self._gate.bound(token, values)
-        self._pipelined = True
+        if token is not None or values:
+            refusal = self._gate.bound(token, values)
+            if refusal is not None:
+                # by a name of its own, since it must not take the client's unnamed statement away
+                expected = _Expectation(Expected.PARSE, name=_QUESTION, refusal=refusal)
+                self._queue.append(expected)
+                return m.parse(_QUESTION, _UNSPEAKABLE)
         self._queue.append(_BIND)
         return None
 
@@ -619,9 +626,7 @@ class Relay:
                 self._ready(data[pos + 5])
             else:
                 self._complete(head, data, pos, after)
-            if asked and head.kind is (
-                Expected.CLOSE if self._pipelined_question else Expected.SYNC
-            ):
+            if asked and not (self._queue and self._queue[0].asked):
                 self._answered()
         elif meaning is _Meaning.STEP:
             self._count(head, data[pos + 5 : after - 1] or b"-", None)
