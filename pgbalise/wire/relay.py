@@ -84,8 +84,11 @@ class Gate(Protocol):
     def bound(self, token: Any, values: list[bytes]) -> bytes | None:
         """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
-    def starts(self, token: Any) -> bool:
-        """A statement is about to run; return whether nothing may leave yet."""
+    def starts(self, token: Any) -> int:
+        """A statement is about to run; return how many things must happen before rows may leave.
+
+        Each of them is one to be taken off ``Relay.holding`` again.
+        """
 
     def ended(
         self, token: Any, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
@@ -253,6 +256,11 @@ class Relay:
             Frontend.TERMINATE: self._terminate,
         }
 
+    def prepared(self, name: bytes) -> Any:
+        """Return the token of a statement that was prepared by a Parse, or None."""
+        waiting = self._unconfirmed
+        return waiting[name] if name in waiting else self._statements.get(name)
+
     @property
     def blocked(self) -> bool:
         """Whether the client must wait: a question of the gate's is not answered yet."""
@@ -370,8 +378,7 @@ class Relay:
         if middle < 0 or end < 0:
             raise ProtocolViolation("invalid Bind message")
         name = data[middle + 1 : end]
-        waiting = self._unconfirmed
-        token = waiting[name] if name in waiting else self._statements.get(name)
+        token = self.prepared(name)
         if token is None and name:
             token = self._gate.known(name)
         self._portals[data[pos + 5 : middle]] = token
@@ -404,8 +411,7 @@ class Relay:
         if token is None:
             self._queue.append(_EXECUTE)
             return None
-        if self._gate.starts(token):
-            self.holding += 1
+        self.holding += self._gate.starts(token)
         self._queue.append(_Expectation(Expected.EXECUTE, token))
         return None
 
@@ -472,8 +478,8 @@ class Relay:
             self._queue.append(_Expectation(kind, name=name or b"", refusal=verdict.response))
             return m.query(_UNSPEAKABLE) if name is None else m.parse(name, _UNSPEAKABLE)
         if name is None:
-            if verdict.token is not None and self._gate.starts(verdict.token):
-                self.holding += 1
+            if verdict.token is not None:
+                self.holding += self._gate.starts(verdict.token)
             # a simple query ends the unnamed statement and portal
             self._queue.append(_Expectation(Expected.QUERY, verdict.token))
             return None if verdict.sql is None else m.query(verdict.sql)
