@@ -162,7 +162,7 @@ class Spool:
     def close(self) -> None:
         """Write what is queued, make it durable, give up the file; harmless when repeated.
 
-        The thread that appends closes. What could not be written is lost; ``problem`` then says why.
+        The thread that appends closes. What could not be written is lost, and ``problem`` says why.
         """
         if self._thread is None:
             return
