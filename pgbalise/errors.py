@@ -9,6 +9,7 @@
     |   +-- InvalidLeak        the leaked file cannot be read or is of another relation
     |   +-- InvalidRecipient   the role cannot be (or is not) enrolled that way
     +-- EnvironmentProblem     something is missing on this machine
+    |   +-- SpoolProblem       the proxy's spool cannot take or give records
     +-- DatabaseProblem        the database refused, cannot be reached or lacks the extension
 
 A message is one line that says what is wrong and where; ``hint`` says what to do about it.
@@ -69,6 +70,12 @@ class EnvironmentProblem(PgbaliseError):
     """Something that pgbalise needs is missing on this machine."""
 
     code = "environment"
+
+
+class SpoolProblem(EnvironmentProblem):
+    """The proxy's spool cannot take records, or cannot be read: nothing may leave unrecorded."""
+
+    code = "spool"
 
 
 class DatabaseProblem(PgbaliseError):
