@@ -185,7 +185,7 @@ class Catalog:
             for relation in (policy.relations if policy else ())
             for recipient_class in RecipientClass
         }
-        schemas = {schema: one for one, schema in policy.views.items()} if policy else {}
+        schemas = {schema: one for one, schema in policy.schemas.items()} if policy else {}
         protected: dict[RecipientClass, dict[int, Protected]] = {one: {} for one in RecipientClass}
         marked: dict[int, Protected] = {}
         for schema, relation, view_schema, view, stored, shown in session.fetch(_RELATIONS):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Snapshot
+from pgbalise.proxy.metrics import Name as Count
 from pgbalise.rewrite import (
     RESOLVE,
     Analysis,
@@ -37,7 +38,15 @@ from pgbalise.wire.relay import Ask, Forward, Refuse, Verdict
 
 if TYPE_CHECKING:
     from pgbalise.errors import SpoolProblem
+    from pgbalise.proxy.metrics import Counters
     from pgbalise.proxy.spool import Spool
+
+_COUNTED = {
+    "select": Count.STATEMENTS_SELECT,
+    "copy": Count.STATEMENTS_COPY,
+    "cursor": Count.STATEMENTS_CURSOR,
+    "write": Count.STATEMENTS_WRITE,
+}
 
 _CACHED_STATEMENTS = 4096
 _CACHED_BYTES = 2048
@@ -73,7 +82,7 @@ class Desk:
     """What a process's sessions share. ``now`` returns the time in UTC."""
 
     spool: Spool
-    count: Callable[..., None]
+    counters: Counters
     point_rows: int
     now: Callable[[], datetime]
     beacons: dict[str, Beacons] = field(default_factory=dict)
@@ -129,7 +138,7 @@ class Passage:
     def parameter(self, name: str, value: str) -> None:
         """No setting matters."""
 
-    def idle(self, status: int) -> None:
+    def idle(self, status: int, quiet: bool) -> None:
         """Nothing waits for this."""
 
     def progress(self) -> None:
@@ -169,7 +178,7 @@ class _Token:
     def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
         self.steps = steps
         self.names = names
-        self.changes = any(step.changes_names for step in steps)
+        self.changes = any(step.changes_names or step.changes_reading for step in steps)
         self.dynamic = any(step.executes or step.fetches for step in steps)
         self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
         self.forgets: list[list[tuple[_Known, str, _Token]]] = [[] for _ in steps]
@@ -207,6 +216,7 @@ class SessionGate:
         self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
         self._changes = 0
         self._unsettled = False
+        self._undone = False
         self._prepared: _Known = {}
         self._cursors: _Known = {}
         self._extracts: OrderedDict[str, _Extract] = OrderedDict()
@@ -218,7 +228,6 @@ class SessionGate:
     def statement(self, sql: bytes) -> Verdict:
         """Decide about the text of a Query or a Parse."""
         desk = self._desk
-        desk.count("statements_total")
         rules = self._rules_now()
         settings = self._visitor.settings
         try:
@@ -229,6 +238,7 @@ class SessionGate:
         standard = not self._unsettled and settings.get("standard_conforming_strings") != "off"
         key = (self._source.current.number, self._visitor.recipient_class, standard, text)
         analysis = desk.analysed.get(key)
+        desk.counters.add(Count.ANALYSES if analysis is None else Count.ANALYSIS_CACHE_HITS)
         if analysis is None:
             try:
                 analysis = analyse(text, rules, standard_conforming_strings=standard)
@@ -239,6 +249,7 @@ class SessionGate:
                 if len(desk.analysed) > _CACHED_STATEMENTS:
                     desk.analysed.popitem(last=False)
         if analysis.plain:
+            desk.counters.add(Count.STATEMENTS_UNPROTECTED)
             return self._forward
         missing = tuple(name for name in analysis.questions if name not in self._answers)
         if missing:
@@ -269,11 +280,16 @@ class SessionGate:
         if rules is not self._rules:
             if self._rules is not None:
                 # what names mean, and what is protected, may be another matter now
-                self._changed()
+                self._forget()
             self._rules = rules
         return rules
 
     def _changed(self) -> None:
+        """Names and settings may change while what was just sent runs, and at the end of it."""
+        self._forget()
+        self._unsettled = self._undone = True
+
+    def _forget(self) -> None:
         self._changes += 1
         self._answers.clear()
 
@@ -284,31 +300,30 @@ class SessionGate:
             return self._refuse(decision)
         # a name that was replaced by a marked view's is fixed; what else it meant can change
         loose = any(not _touches(self._answers[name]) for name in analysis.questions)
-        token = _Token(decision.steps, self._changes if loose else None)
+        token = _Token(decision.statements, self._changes if loose else None)
         try:
             self._find_reads(token)
         except _StaleStatement:
             return self._refuse(_STALE)
-        touching = any(token.reads) or any(step.touched for step in decision.steps)
+        touching = any(token.reads) or any(step.touched for step in decision.statements)
         if touching:
             refusal = self._may_touch(token)
             if refusal is not None:
                 return self._refuse(refusal)
-        for at, step in enumerate(decision.steps):
+        for at, step in enumerate(decision.statements):
             self._remember(step, token.names)
             self._forgets(token, at, step)
             if step.constants:
                 self._beacon(step.constants)
         if token.changes:
             self._changed()
-            self._unsettled = True
         edited = decision.sql is not text
         if touching:
-            self._desk.count("statements_touching_total")
+            for step in decision.statements:
+                self._desk.counters.add(_COUNTED.get(step.kind, Count.STATEMENTS_UNPROTECTED))
         if not edited:
             counted = touching or token.changes or token.dynamic or token.names is not None
             return Forward(None, token) if counted or any(token.forgets) else self._forward
-        self._desk.count("statements_rewritten_total")
         encoding = self._visitor.settings.get("client_encoding", "")
         try:
             return Forward(encode(decision.sql, encoding), token)
@@ -326,22 +341,24 @@ class SessionGate:
                     others.append(parsed)
                 if any(self._is_stale(other) for other in others):
                     raise _StaleStatement
+                token.changes |= any(other.changes for other in others)
             if others:
                 own = [step] if step.touched else []
                 token.reads[at] = own + [one for other in others for one in other.reads[0]]
 
     def _remember(self, step: Step, names: int | None) -> None:
         for name, known in ((step.prepares, self._prepared), (step.declares, self._cursors)):
-            if name and (step.touched or names is not None):
-                kept = known.setdefault(name, [])
-                kept.append(_Token((_as_run(step),), names))
+            made = _Token((_as_run(step),), names)
+            if name and (step.touched or made.changes or names is not None):
+                known.setdefault(name, []).append(made)
 
     def _forgets(self, token: _Token, at: int, step: Step) -> None:
         """Note what a statement ends: what there is now, not what comes while it runs."""
         for name, known in ((step.deallocates, self._prepared), (step.closes, self._cursors)):
             if name is not None:
                 names = list(known) if name == "*" else [name]
-                token.forgets[at] += [(known, one, old) for one in names for old in known.get(one, ())]
+                for one in names:
+                    token.forgets[at] += [(known, one, old) for old in known.get(one, ())]
 
     def _may_touch(self, token: _Token) -> Refusal | None:
         assert self._rules is not None
@@ -369,7 +386,7 @@ class SessionGate:
         return None
 
     def _refuse(self, refusal: Refusal) -> Refuse:
-        self._desk.count("statements_refused_total")
+        self._desk.counters.add(Count.STATEMENTS_REFUSED)
         return Refuse(error_response(refusal.sqlstate, refusal.message, refusal.hint))
 
     def _is_stale(self, token: _Token) -> bool:
@@ -441,7 +458,7 @@ class SessionGate:
                 extract.rows += told
                 extract.run_rows += told
                 extract.size += size
-                self._desk.count("rows_total", told)
+                self._desk.counters.add(Count.ROWS, told)
             if sqlstate:
                 outcome = "cancelled" if sqlstate == _CANCELLED else "error"
                 self._end(one.statement, outcome, sqlstate)
@@ -457,12 +474,12 @@ class SessionGate:
         """Remember a setting that the server reports."""
         self._visitor.settings[name] = value
 
-    def idle(self, status: int) -> None:
-        """What was on its way has arrived; a transaction's end may take settings back."""
-        if self._unsettled:
-            self._changed()
-            if status == ord("I"):
-                self._unsettled = False
+    def idle(self, status: int, quiet: bool) -> None:
+        """The server has told all that had changed; a transaction's end may take it back."""
+        if self._undone and quiet:
+            self._forget()
+            self._unsettled = False
+            self._undone = status != ord("I")
 
     # the ledger
 
@@ -492,7 +509,7 @@ class SessionGate:
             "epoch": snapshot.epoch,
             "kind": step.kind,
         }
-        desk.count("extracts_total")
+        desk.counters.add(Count.EXTRACTS)
         desk.spool.append(record, self._durable)
         return extract
 
@@ -532,7 +549,7 @@ class SessionGate:
         if beacons is None or not beacons.match(values):
             return
         visitor, snapshot = self._visitor, self._source.current
-        self._desk.count("decoys_used_total")
+        self._desk.counters.add(Count.ALERTS)
         self._desk.spool.append(
             {
                 "type": "alert",
@@ -560,7 +577,8 @@ def _union(known: _Known, name: bytes) -> _Token | None:
         return None
     if len(tokens) == 1:
         return tokens[0]
-    made = _Token(tokens[0].steps, min((t.names for t in tokens if t.names is not None), default=None))
+    names = [token.names for token in tokens if token.names is not None]
+    made = _Token(tokens[0].steps, min(names, default=None))
     made.reads[0] = [step for token in tokens for step in token.reads[0]]
     return made
 

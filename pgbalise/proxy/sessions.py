@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import secrets
 import socket
-import ssl
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pgbalise.errors import AuthenticationRefused, PgbaliseError
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Catalog
 from pgbalise.proxy.config import AuthenticationMode, Unenrolled
 from pgbalise.proxy.gate import Passage, SessionGate, Visitor
+from pgbalise.proxy.metrics import Name as Count
 from pgbalise.wire import messages as m
 from pgbalise.wire.login import Login
 from pgbalise.wire.messages import Authentication, Frontend
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
     from pgbalise.errors import SpoolProblem
     from pgbalise.proxy.worker import Worker
 
-_ALPN = "postgresql"
+ALPN = "postgresql"
+"""The application protocol of direct TLS."""
 _GREATEST_ANSWER = 1 + m.PG_MAX_AUTH_TOKEN_LENGTH
 _STALE = 12
 """So many refreshes missed in a row, and what the catalog says is too old to let anyone in."""
 
 
-def _fatal(sqlstate: str, text: str, hint: str | None = None) -> bytes:
+def fatal(sqlstate: str, text: str, hint: str | None = None) -> bytes:
+    """Return the ErrorResponse that ends a connection."""
     return m.error_response(sqlstate, text, hint, severity="FATAL")
 
 
@@ -68,7 +70,7 @@ class _Pipe(asyncio.Protocol):
             self.transport.pause_reading()
         self._wake()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._ended = True
         self._wake()
 
@@ -112,7 +114,7 @@ class _Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._session.resume_server(1)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._session.client_lost()
 
 
@@ -137,7 +139,7 @@ class _Server(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._session.resume_client(1)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._session.server_lost()
 
 
@@ -174,15 +176,15 @@ class Session:
                 raise _Refused(problem.response, str(problem)) from None
             except TimeoutError:
                 raise _Refused(
-                    _fatal("57014", "canceling authentication due to timeout"), "timeout"
+                    fatal("57014", "canceling authentication due to timeout"), "timeout"
                 ) from None
             except PgbaliseError as problem:
                 raise _Refused(
-                    _fatal("57P03", f"the proxy is not ready: {problem.message}"), problem.message
+                    fatal("57P03", f"the proxy is not ready: {problem.message}"), problem.message
                 ) from None
         except _Refused as refused:
-            self._worker.log.info("refused", extra=self.facts(reason=str(refused)))
-            self._worker.counters.add("connections_refused_total")
+            self._log("refused", reason=str(refused))
+            self._worker.counters.add(Count.LOGINS_FAILED)
             await self._send_last(connection, refused.response)
         except OSError:
             pass
@@ -199,9 +201,10 @@ class Session:
         with contextlib.suppress(OSError):
             await asyncio.wait_for(self._loop.sock_sendall(connection, response), 5)
 
-    def facts(self, **more: object) -> dict[str, object]:
-        """Return what a log line says about this session."""
-        return {"session": self.identity, "client": self.address, "role": self.role, **more}
+    def _log(self, event: str, **fields: str) -> None:
+        self._worker.log.info(
+            event, session=self.identity, client=self.address, role=self.role, **fields
+        )
 
     async def _open(self, connection: socket.socket, pipe: _Pipe) -> None:
         worker = self._worker
@@ -225,7 +228,7 @@ class Session:
             made = await self._loop.connect_accepted_socket(lambda: pipe, connection, ssl=tls)
             self.client = made[0]
             encrypted = self.client.get_extra_info("ssl_object")
-            if step.direct and encrypted.selected_alpn_protocol() != _ALPN:
+            if step.direct and encrypted.selected_alpn_protocol() != ALPN:
                 raise ProtocolViolation("direct TLS needs ALPN postgresql")
             opening = Opening(tls=True, encrypted=True)
             step = None
@@ -250,17 +253,17 @@ class Session:
         self.role = start.parameters["user"]
         database = start.parameters.get("database") or self.role
         if not worker.admit_role(self):
-            raise _Refused(_fatal("53300", "too many connections for this role"), "role's limit")
+            raise _Refused(fatal("53300", "too many connections for this role"), "role's limit")
         answers = None
         if config.authentication.mode is AuthenticationMode.SCRAM:
-            answers = await self._prove(client)
+            answers = await self._prove(client, database)
         elif config.authentication.mode is AuthenticationMode.CERTIFICATE:
             self._check_certificate()
         catalog = await worker.catalog(database)
         snapshot = catalog.current
         if catalog.missed >= _STALE:
             raise _Refused(
-                _fatal("57P03", "the proxy cannot read this database's catalog now"), "stale"
+                fatal("57P03", "the proxy cannot read this database's catalog now"), "stale"
             )
         recipient_class = snapshot.recipients.get(self.role)
         if snapshot.protected:
@@ -281,7 +284,7 @@ class Session:
         if recipient_class is None:
             if self._worker.config.rewrite.unenrolled is Unenrolled.REFUSE:
                 raise _Refused(
-                    _fatal(
+                    fatal(
                         "28000",
                         f'role "{self.role}" is not enrolled as a recipient',
                         "ask the database administrator to enrol it",
@@ -292,7 +295,7 @@ class Session:
         for setting in ("role", "session_authorization"):
             if setting in start.settings:
                 raise _Refused(
-                    _fatal("42501", f"a recipient may not set {setting} at connection"), setting
+                    fatal("42501", f"a recipient may not set {setting} at connection"), setting
                 )
 
     def _check_certificate(self) -> None:
@@ -303,15 +306,15 @@ class Session:
         )
         if subject.get("commonName") != self.role:
             raise _Refused(
-                _fatal("28000", f'certificate authentication failed for user "{self.role}"'),
+                fatal("28000", f'certificate authentication failed for user "{self.role}"'),
                 "certificate of another name",
             )
 
-    async def _prove(self, client: _Pipe) -> _Answers:
+    async def _prove(self, client: _Pipe, database: str) -> _Answers:
         """Have the client prove its password; return what the proxy proves upstream with."""
         assert self.client is not None
         worker = self._worker
-        verifier = await worker.verifier(self.role)
+        verifier = await worker.verifier(database, self.role)
         binding = worker.end_point if self.client.get_extra_info("ssl_object") else None
         exchange = ScramServer(verifier, secrets.token_urlsafe(18), binding)
         try:
@@ -327,7 +330,7 @@ class Session:
             raise ProtocolViolation("invalid SASLInitialResponse") from None
         except AuthenticationRefused as problem:
             raise _Refused(
-                _fatal(problem.sqlstate, f'{problem.message} for user "{self.role}"'),
+                fatal(problem.sqlstate, f'{problem.message} for user "{self.role}"'),
                 "authentication",
             ) from None
         self.client.write(m.authentication(Authentication.SASL_FINAL, reply))
@@ -366,7 +369,7 @@ class Session:
                         take(data)
                     except AuthenticationRefused as problem:
                         raise _Refused(
-                            _fatal(problem.sqlstate, problem.message), "upstream"
+                            fatal(problem.sqlstate, problem.message), "upstream"
                         ) from None
                     reads[self._loop.create_task(side.read())] = (side, take)
                 self.client.writelines(login.to_client)
@@ -398,9 +401,7 @@ class Session:
                 self.address,
                 login.parameters,
             )
-            self.gate = SessionGate(
-                worker.desk, catalog, visitor, self._durable, lambda name: self.relay.prepared(name)
-            )
+            self.gate = SessionGate(worker.desk, catalog, visitor, self._durable, self._prepared)
         else:
             self.gate = Passage()
         self.relay = Relay(self.gate, statement_bytes=worker.config.limits.statement_bytes)
@@ -410,17 +411,19 @@ class Session:
         self.client.set_protocol(_Client(self))
         self.server.set_protocol(_Server(self))
         self._ready = True
-        worker.counters.add("sessions_total")
-        worker.log.info("session", extra=self.facts(database=database))
+        self._log("session", database=database)
         try:
-            if login.server_rest or (rest := server.taken()):
-                self.relay.from_server(login.server_rest + server.taken())
+            if rest := login.server_rest + server.taken():
+                self.relay.from_server(rest)
             if rest := login.client_rest + client.taken():
                 self.relay.from_client(rest)
         except ProtocolViolation as problem:
             self.break_off(problem)
             return
         self.flush()
+
+    def _prepared(self, name: bytes) -> Any:
+        return self.relay.prepared(name)
 
     # moving bytes
 
@@ -452,8 +455,8 @@ class Session:
             self.resume_client(2)
         if relay.over:
             self.close("complete")
-        elif self._worker.draining and not relay.busy and not relay.holding:
-            self.dismiss()
+        elif self._worker.draining:
+            self.drain()
 
     def _durable(self, problem: SpoolProblem | None) -> None:
         """An intent is on the disk, or cannot be. Called by the thread that writes."""
@@ -466,7 +469,7 @@ class Session:
         if problem is not None:
             self.relay.to_client.clear()
             self._end(
-                _fatal(
+                fatal(
                     "53100",
                     "this extract cannot be recorded, so nothing may leave",
                     problem.message,
@@ -509,12 +512,20 @@ class Session:
 
     def break_off(self, problem: ProtocolViolation) -> None:
         """End the session for what one side sent."""
-        self._worker.log.warning("protocol violation", extra=self.facts(reason=str(problem)))
+        self._log("protocol violation", reason=str(problem))
         self._end(problem.response, "error")
 
+    def drain(self) -> None:
+        """End the session if it is at nothing."""
+        if not self._ready or not (self.relay.busy or self.relay.holding):
+            self.dismiss()
+
     def dismiss(self) -> None:
-        """End a session because the proxy stops."""
-        self._end(_fatal("57P01", "terminating connection: the proxy is stopping"), "complete")
+        """End the session because the proxy stops."""
+        if not self._ready:
+            self.close("disconnected")
+            return
+        self._end(fatal("57P01", "terminating connection: the proxy is stopping"), "complete")
 
     def _end(self, response: bytes, outcome: str) -> None:
         if self.client is not None and not self.client.is_closing():
@@ -562,7 +573,7 @@ class _Answers:
         self._binding: bytes | None = None
         self._exchange: ScramClient | None = None
 
-    def bind(self, binding: bytes) -> None:
+    def bind(self, binding: bytes | None) -> None:
         """Bind the exchange to the connection to the server."""
         self._binding = binding
 

@@ -55,7 +55,7 @@ class Listing:
                 " ".join(str(body.get(name) or "") for name in ("client", "application")).strip(),
                 count,
                 "-" if runs is None else f"{runs:,}",
-                end.get("sqlstate", "") and f"error {end['sqlstate']}" or outcome,
+                (end.get("sqlstate", "") and f"error {end['sqlstate']}") or outcome,
             )
         )
         if outcome in _STYLES:

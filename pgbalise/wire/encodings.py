@@ -70,7 +70,7 @@ def decode(data: bytes, encoding: str, *, settled: bool = True) -> str:
 
 
 def encode(text: str, encoding: str) -> bytes:
-    """Return a text in the client's encoding; raise UnknownEncoding when that has no such letter."""
+    """Return a text in the client's encoding; raise UnknownEncoding when it cannot be written."""
     try:
         return text.encode("ascii" if text.isascii() else _CODECS[encoding])
     except (KeyError, UnicodeError):

@@ -103,8 +103,11 @@ class Gate(Protocol):
     def parameter(self, name: str, value: str) -> None:
         """The server reported a setting."""
 
-    def idle(self, status: int) -> None:
-        """The server is ready; ``status`` is ReadyForQuery's."""
+    def idle(self, status: int, quiet: bool) -> None:
+        """The server is ready; ``status`` is ReadyForQuery's, ``quiet`` that it was asked no more.
+
+        When it is quiet, it has reported all settings as they are.
+        """
 
 
 class Expected(IntEnum):
@@ -667,7 +670,7 @@ class Relay:
         if status == ord("I") and not self._queue:
             # portals end with their transaction; with nothing asked since, none is of the next one
             self._portals.clear()
-        self._gate.idle(status)
+        self._gate.idle(status, not self._queue)
 
     def _copy_in(self) -> None:
         """The server wants data, and ignores every Sync up to the end of it."""
