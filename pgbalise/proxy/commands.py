@@ -28,7 +28,7 @@ def proxy(
     Runs until SIGTERM, which lets sessions finish; SIGHUP reads the configuration again.
     """
     from pgbalise.proxy.background import tasks
-    from pgbalise.proxy.config import Config, parse_config
+    from pgbalise.proxy.config import Config, parse_config, parse_listen
     from pgbalise.proxy.supervisor import run
     from pgbalise.proxy.worker import client_context, serve, upstream_context
 
@@ -53,4 +53,5 @@ def proxy(
             typer.echo(warning)
         typer.echo(f"{config}: can be used")
         return
-    raise typer.Exit(run(config, serve, background=tasks, check=usable, listen=tuple(listen or ())))
+    addresses = parse_listen(listen) if listen else ()
+    raise typer.Exit(run(config, serve, background=tasks, check=usable, listen=addresses))

@@ -467,6 +467,11 @@ def _listen(top: _Table) -> tuple[Address, ...]:
     return found
 
 
+def parse_listen(values: list[str]) -> tuple[Address, ...]:
+    """Read addresses as ``listen`` has them; raise InvalidInput."""
+    return _listen(_Table("", {"listen": values}))
+
+
 def _registry(top: _Table) -> str | None:
     dsn = top.text("registry", "")
     if not dsn:

@@ -23,12 +23,12 @@ import struct
 import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
-from pgbalise.proxy.config import Config, parse_config
+from pgbalise.proxy.config import Address, Config, parse_config
 from pgbalise.proxy.listening import listen_tcp, listen_unix
 from pgbalise.proxy.log import EventLog, configure
 from pgbalise.proxy.metrics import Board, Counters, MetricsServer, Name
@@ -133,17 +133,21 @@ def run(
     *,
     background: Background | None = None,
     check: Callable[[Config], None] | None = None,
+    listen: tuple[Address, ...] = (),
 ) -> int:
     """Run the proxy until it is told to stop; return the exit status: 0, or 1 after a failure.
 
     ``serve`` runs in each worker; it calls ``ready`` and returns when the worker is to end.
     ``background`` is called in the keeper and returns tasks, each run in a thread of its own until
     its event is set. ``check`` looks at a configuration further and raises InvalidInput.
+    ``listen``, when given, takes the place of the configuration's.
 
     Call it before the process has threads or an event loop: it forks. Raises InvalidInput for the
     configuration, EnvironmentProblem when folders or addresses cannot be used.
     """
     text, config = _read(config_path, check)
+    if listen:
+        config = replace(config, listen=listen)
     configure(config.log)
     with ExitStack() as stack:
         stack.enter_context(_locked(config.run))
