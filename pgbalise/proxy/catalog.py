@@ -34,9 +34,14 @@ SELECT (SELECT max(version) FROM balise.policy WHERE applied_at IS NOT NULL),
 
 _RELATIONS = """
 SELECT r.schema_name::text, r.relation_name::text, v.schema_name::text, v.view_name::text,
-       to_regclass(format('%I.%I', r.schema_name, r.relation_name))::oid::int8,
-       to_regclass(format('%I.%I', v.schema_name, v.view_name))::oid::int8
-  FROM balise.relation AS r JOIN balise.marked_view AS v USING (relation_id)
+       stored.oid::int8, shown.oid::int8
+  FROM balise.relation AS r
+  JOIN balise.marked_view AS v USING (relation_id)
+  -- to_regclass() would ask for USAGE on their schemas
+  JOIN pg_namespace AS sn ON sn.nspname = r.schema_name
+  JOIN pg_class AS stored ON stored.relname = r.relation_name AND stored.relnamespace = sn.oid
+  JOIN pg_namespace AS vn ON vn.nspname = v.schema_name
+  JOIN pg_class AS shown ON shown.relname = v.view_name AND shown.relnamespace = vn.oid
 """
 
 # views and partitions through which what is protected can be read, by any name
@@ -190,7 +195,7 @@ class Catalog:
         marked: dict[int, Protected] = {}
         for schema, relation, view_schema, view, stored, shown in session.fetch(_RELATIONS):
             recipient_class = schemas.get(view_schema)
-            if recipient_class is None or stored is None or shown is None:
+            if recipient_class is None:
                 continue
             known = Protected(
                 schema,

@@ -12,7 +12,7 @@ import contextlib
 import secrets
 import socket
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pgbalise.errors import AuthenticationRefused, PgbaliseError
 from pgbalise.marking.policy import RecipientClass
@@ -61,8 +61,8 @@ class _Pipe(asyncio.Protocol):
         self._waiting: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are no asyncio.Transport by inheritance
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self._data += data
