@@ -170,10 +170,11 @@ class _Token:
     ``reads`` are, for each of its ``steps``, the steps whose rows it gives: itself, or what it runs
     of statements prepared and cursors declared before. ``names`` is the session's count of changes
     of names when it was decided, None when its names cannot come to mean something protected.
-    ``forgets`` are the statements and cursors that it ends.
+    ``forgets`` are the statements and cursors that it ends. ``single`` is the statement when the
+    token is one that reads only itself, as most do.
     """
 
-    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "steps")
+    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "single", "steps")
 
     def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
         self.steps = steps
@@ -182,6 +183,9 @@ class _Token:
         self.dynamic = any(step.executes or step.fetches for step in steps)
         self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
         self.forgets: list[list[tuple[_Known, str, _Token]]] = [[] for _ in steps]
+        self.single: str | None = None
+        if len(steps) == 1 and self.reads[0] and not (self.changes or self.dynamic):
+            self.single = steps[0].statement
 
 
 _Known = dict[str, list[_Token]]
@@ -418,6 +422,11 @@ class SessionGate:
 
     def starts(self, token: _Token) -> int:
         """Write what is missing of intents; return for how many of them the client must wait."""
+        if token.single is not None:
+            extract = self._extracts.get(token.single)
+            if extract is not None:
+                extract.running += 1
+                return 0
         if token.changes:
             self._changed()
         waits = 0
@@ -434,6 +443,14 @@ class SessionGate:
         self, token: _Token, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
     ) -> None:
         """Add a run's rows to its extract, and end the extract when it was not a point query."""
+        if token.single is not None and tag and 0 < rows <= self._desk.point_rows:
+            extract = self._extracts.get(token.single)
+            if extract is not None and not extract.run_rows and sqlstate is None:
+                extract.running -= 1
+                extract.executions += 1
+                extract.rows += rows
+                extract.size += size
+                return
         if token.changes:
             self._changed()
         if sqlstate is None and step < len(token.forgets):
@@ -458,7 +475,6 @@ class SessionGate:
                 extract.rows += told
                 extract.run_rows += told
                 extract.size += size
-                self._desk.counters.add(Count.ROWS, told)
             if sqlstate:
                 outcome = "cancelled" if sqlstate == _CANCELLED else "error"
                 self._end(one.statement, outcome, sqlstate)
@@ -515,6 +531,7 @@ class SessionGate:
 
     def _end(self, statement: str, outcome: str, sqlstate: str | None) -> None:
         extract = self._extracts.pop(statement)
+        self._desk.counters.add(Count.ROWS, extract.rows - extract.told[1])
         record = {
             "type": "outcome",
             "at": self._now(),
@@ -532,6 +549,7 @@ class SessionGate:
         for extract in self._extracts.values():
             sums = (extract.executions, extract.rows)
             if sums != extract.told:
+                self._desk.counters.add(Count.ROWS, extract.rows - extract.told[1])
                 extract.told = sums
                 record = {"type": "progress", "at": self._now(), **_sums(extract)}
                 self._desk.spool.append(record)
@@ -580,6 +598,7 @@ def _union(known: _Known, name: bytes) -> _Token | None:
     names = [token.names for token in tokens if token.names is not None]
     made = _Token(tokens[0].steps, min(names, default=None))
     made.reads[0] = [step for token in tokens for step in token.reads[0]]
+    made.single = None
     return made
 
 

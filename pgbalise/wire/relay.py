@@ -228,10 +228,10 @@ class _Question(NamedTuple):
 class Relay:
     """One session. What to send lies in ``to_client`` and ``to_server`` after each call.
 
-    While ``holding``, what lies in ``to_client`` must not be sent. While ``blocked``, the client's
-    bytes are only kept, so its socket should not be read. ``over`` once the client has left.
-    ``status`` is ReadyForQuery's. Both ``from_`` methods raise ProtocolViolation, and the session
-    is then of no more use.
+    While ``holding``, what lies in ``to_client`` must not be sent. While ``blocked``, a question of
+    the gate's is not answered: the client's bytes are only kept, so its socket should not be read.
+    ``over`` once the client has left. ``status`` is ReadyForQuery's. Both ``from_`` methods raise
+    ProtocolViolation, and the session is then of no more use.
     """
 
     def __init__(self, gate: Gate, *, statement_bytes: int) -> None:
@@ -250,6 +250,7 @@ class Relay:
         self._pipelined = False
         self._skipping = False
         self._copying = False
+        self.blocked = False
         self._question: _Question | None = None
         self._rows_asked: list[tuple[bytes | None, ...]] = []
         self._question_failed: bytes | None = None
@@ -282,11 +283,6 @@ class Relay:
         """Return the token of a statement that was prepared by a Parse, or None."""
         run = self._unconfirmed.get(name) or self._statements.get(name)
         return None if run is None else run.token
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the client must wait: a question of the gate's is not answered yet."""
-        return self._question is not None
 
     @property
     def busy(self) -> bool:
@@ -511,6 +507,7 @@ class Relay:
 
     def _ask(self, ask: Ask, question: _Question) -> bytes:
         self._question = question
+        self.blocked = True
         self._rows_asked = []
         self._question_failed = None
         kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
@@ -749,6 +746,7 @@ class Relay:
             if self._question is not None:
                 # what waited for the answer belongs to what the server now ignores
                 self._question = None
+                self.blocked = False
                 self._resume()
             return replacement
         if asked:
@@ -760,6 +758,7 @@ class Relay:
         question = self._question
         assert question is not None
         self._question = None
+        self.blocked = False
         verdict: Forward | Refuse
         if self._question_failed is not None:
             verdict = Refuse(self._question_failed)
