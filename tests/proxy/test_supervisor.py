@@ -23,13 +23,13 @@ import pytest
 # A worker that sends its process id and its limit of connections to whoever connects. A client
 # that says "busy" is busy until it hangs up; all others are idle.
 SERVE = """
-import asyncio, os, sys
+import asyncio, os, sys, uvloop
 from pathlib import Path
 from pgbalise.proxy.metrics import Name
 from pgbalise.proxy.supervisor import run
 
 def serve(context):
-    asyncio.run(main(context))
+    uvloop.run(main(context))
 
 async def main(context):
     if os.environ.get("FAIL"):
@@ -174,7 +174,10 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
         notified.bind(str(address))
         notified.settimeout(10)
         (tmp_path / "serve.py").write_text(SERVE)
-        port, metrics_port = port_for.select_random(), port_for.select_random()
+        if started:
+            port, metrics_port = started[0].port, started[0].metrics_port
+        else:
+            port, metrics_port = port_for.select_random(), port_for.select_random()
         proxy = Proxy(tmp_path, port, metrics_port, None, notified)  # type: ignore[arg-type]
         proxy.configure(more, drain=drain)
         with (tmp_path / "log").open("wb") as log:
@@ -183,6 +186,7 @@ def launch(tmp_path: Path) -> Iterator[Callable[..., Proxy]]:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path),
                      "NOTIFY_SOCKET": str(address), **environment},
                 stderr=log,
+                start_new_session=True,
             )  # fmt: skip
         started.append(proxy)
         return proxy
@@ -247,9 +251,20 @@ def test_worker_that_keeps_dying_is_started_less_and_less_often(proxy: Proxy) ->
     assert "pgbalise_processes_restarted_total 4" in proxy.get("metrics")[1]
 
 
-def test_drain_ends_idle_sessions_and_lets_busy_ones_finish(proxy: Proxy) -> None:
-    idle, busy = proxy.connect()[0], proxy.connect(busy=True)[0]
+def terminate(proxy: Proxy) -> None:
     proxy.process.send_signal(signal.SIGTERM)
+
+
+def interrupt_from_the_keyboard(proxy: Proxy) -> None:
+    os.killpg(proxy.process.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize("tell", [terminate, interrupt_from_the_keyboard])
+def test_drain_ends_idle_sessions_and_lets_busy_ones_finish(
+    proxy: Proxy, tell: Callable[[Proxy], None]
+) -> None:
+    idle, busy = proxy.connect()[0], proxy.connect(busy=True)[0]
+    tell(proxy)
     assert idle.recv(10) == b"57P01\n"
     proxy.await_event("proxy.stopping")
     wait_until(lambda: proxy.get("health")[0] == 503)
@@ -313,6 +328,18 @@ def test_killed_supervisor_leaves_no_process(proxy: Proxy) -> None:
     proxy.process.kill()
     _, alive = psutil.wait_procs(family, 3)
     assert not alive
+
+
+def test_successor_of_a_killed_supervisor_waits_for_what_is_left(
+    launch: Callable[..., Proxy],
+) -> None:
+    first = launch()
+    first.await_notice("READY=1")
+    first.connect(busy=True)
+    first.process.kill()
+    second = launch()
+    second.await_notice("READY=1")
+    assert len(second.workers()) == 2
 
 
 def test_stuck_worker_ends_with_the_supervisor_too(proxy: Proxy) -> None:
