@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 CONFIG_NAME: Final = "proxy.toml"
 """The configuration in force, as a file in ``run``."""
 PID_NAME: Final = "proxy.pid"
+SECRET_NAME: Final = "mock.key"  # noqa: S105
+"""What strangers' salts are drawn from: it tells them apart to replace it."""
 
 _DRAIN, _STOP, _RELOAD = signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP
 _PASSED_ON: Final = (_DRAIN, _STOP, _RELOAD)
@@ -58,10 +61,11 @@ _LOCK_SECONDS: Final = 8.0
 _ORPHAN_SECONDS: Final = 5.0
 _CUT_SECONDS: Final = 5.0
 """How long processes have to end once told to stop at once, before they are killed."""
-_KEEPER_SECONDS: Final = 10.0
+_KEEPER_SECONDS: Final = 20.0
 """How long the keeper has to deliver what the workers left."""
 
 _FAILED: Final = 1
+_SECRET_BYTES: Final = 32
 
 
 @dataclass
@@ -79,6 +83,8 @@ class WorkerContext:
     """Listening; shared by all workers."""
     ready: Callable[[], None]
     """To be called once the worker accepts connections."""
+    secret: bytes = field(repr=False)
+    """32 random bytes, the same in all processes and after a restart: for ``Verifier.mock``."""
     pending: set[signal.Signals] = field(default_factory=set)
 
     def listen(self) -> list[socket.socket]:
@@ -210,6 +216,7 @@ class _Supervisor:
         for end in (self._wakeup[0], self._wakeup[1]):
             end.setblocking(False)
         os.set_blocking(self._ready_pipe[0], False)
+        self._secret = _lasting_secret(config.run)
         self._publish(text)
 
     def run(self) -> int:
@@ -410,6 +417,7 @@ class _Supervisor:
                 log=log,
                 unix_sockets=self._unix_sockets,
                 ready=lambda: _say_ready(self._ready_pipe[1], number),
+                secret=self._secret,
                 pending=pending,
             )
             if number == _KEEPER:
@@ -556,6 +564,18 @@ def _read(path: Path, check: Callable[[Config], None] | None) -> tuple[str, Conf
     if check is not None:
         check(config)
     return text, config
+
+
+def _lasting_secret(folder: Path) -> bytes:
+    path = folder / SECRET_NAME
+    with suppress(FileNotFoundError):
+        if len(found := path.read_bytes()) == _SECRET_BYTES:
+            return found
+        path.unlink()
+    made = secrets.token_bytes(_SECRET_BYTES)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(made)
+    return made
 
 
 def _lives(written: bytes) -> bool:

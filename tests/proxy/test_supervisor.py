@@ -41,7 +41,8 @@ async def main(context):
         nonlocal draining
         context.counters.add(Name.CONNECTIONS)
         idle.add(writer)
-        writer.write(f"{os.getpid()} {context.config.limits.connections}\\n".encode())
+        limit = context.config.limits.connections
+        writer.write(f"{os.getpid()} {limit} {context.secret.hex()}\\n".encode())
         while said := await reader.readline():
             if said == b"busy\\n":
                 idle.discard(writer); busy.add(writer); writer.write(b"ok\\n")
@@ -94,6 +95,7 @@ class Proxy:
     notified: socket.socket
     said: list[str] = field(default_factory=list)
     clients: list[socket.socket] = field(default_factory=list)
+    secrets: set[bytes] = field(default_factory=set)
 
     @property
     def log(self) -> list[dict[str, object]]:
@@ -133,7 +135,8 @@ class Proxy:
         answers = set()
         for _ in range(30):
             with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
-                pid, limit = client.recv(100).split()
+                pid, limit, secret = client.recv(100).split()
+                self.secrets.add(secret)
                 answers.add((int(pid), int(limit)))
         return answers
 
@@ -340,6 +343,19 @@ def test_successor_of_a_killed_supervisor_waits_for_what_is_left(
     second = launch()
     second.await_notice("READY=1")
     assert len(second.workers()) == 2
+
+
+def test_secret_is_one_for_all_workers_and_outlives_them(launch: Callable[..., Proxy]) -> None:
+    proxies = []
+    for _ in range(2):
+        proxies.append(launch())
+        proxies[-1].await_notice("READY=1")
+        assert len(proxies[-1].workers()) == 2
+        proxies[-1].end()
+    assert proxies[0].secrets == proxies[1].secrets
+    [secret] = proxies[0].secrets
+    assert len(bytes.fromhex(secret.decode())) == 32
+    assert (proxies[0].folder / "run" / "mock.key").stat().st_mode & 0o777 == 0o600
 
 
 def test_stuck_worker_ends_with_the_supervisor_too(proxy: Proxy) -> None:
