@@ -339,6 +339,7 @@ class _Supervisor:
         self._notifier.reloading()
         try:
             text, new = _read(self._path, self._check)
+            self._publish(text)
         except PgbaliseError as problem:
             self._counters.add(Name.RELOADS_FAILED)
             self._log.failure("config.refused", problem)
@@ -351,7 +352,6 @@ class _Supervisor:
         configure(self._config.log)
         for warning in self._config.warnings():
             self._log.warning("config.unwise", reason=warning)
-        self._publish(text)
         _tell(_RELOAD, _pids(self._workers))
         # Background tasks are made for a configuration: the keeper is started anew.
         self._end_keeper(time.monotonic())
@@ -362,8 +362,13 @@ class _Supervisor:
     def _publish(self, text: str) -> None:
         target = self._config.run / CONFIG_NAME
         fresh = target.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(target)
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(target)
+        except OSError as problem:
+            raise EnvironmentProblem(
+                f"run: {fresh} cannot be written: {problem.strerror}"
+            ) from None
 
     # --- children
 
@@ -568,13 +573,16 @@ def _read(path: Path, check: Callable[[Config], None] | None) -> tuple[str, Conf
 
 def _lasting_secret(folder: Path) -> bytes:
     path = folder / SECRET_NAME
-    with suppress(FileNotFoundError):
-        if len(found := path.read_bytes()) == _SECRET_BYTES:
-            return found
-        path.unlink()
     made = secrets.token_bytes(_SECRET_BYTES)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(made)
+    try:
+        with suppress(FileNotFoundError):
+            if len(found := path.read_bytes()) == _SECRET_BYTES:
+                return found
+            path.unlink()
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(made)
+    except OSError as problem:
+        raise EnvironmentProblem(f"run: {path} cannot be used: {problem.strerror}") from None
     return made
 
 

@@ -285,7 +285,7 @@ def test_sessions_that_do_not_finish_are_cut(launch: Callable[..., Proxy]) -> No
     proxy.connect(busy=True)
     started = time.monotonic()
     assert proxy.end() == 0
-    assert 1 <= time.monotonic() - started < 4
+    assert 1 <= time.monotonic() - started < 5.5
     assert proxy.events("proxy.cutting")[0]["signal"] == "SIGQUIT"
 
 
@@ -297,7 +297,7 @@ def test_stop_at_once(proxy: Proxy, numbers: list[signal.Signals]) -> None:
         proxy.await_event("proxy.stopping")
     started = time.monotonic()
     assert proxy.end(numbers[-1]) == 0
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 4.5
 
 
 def test_reload_reaches_workers_and_an_invalid_one_changes_nothing(proxy: Proxy) -> None:
@@ -323,6 +323,15 @@ def test_reload_reaches_workers_and_an_invalid_one_changes_nothing(proxy: Proxy)
     proxy.await_event("process.ended")
     wait_until(lambda: len(proxy.workers()) == 2)
     assert proxy.limits() == {18}
+
+
+def test_reload_that_cannot_be_kept_changes_nothing(proxy: Proxy) -> None:
+    (proxy.folder / "run" / "proxy.new").mkdir()
+    proxy.configure("connections = 17\n")
+    proxy.process.send_signal(signal.SIGHUP)
+    assert "cannot be written" in str(proxy.await_event("config.refused")["error"])
+    assert proxy.limits() == {1000}
+    assert len(proxy.workers()) == 2
 
 
 def test_killed_supervisor_leaves_no_process(proxy: Proxy) -> None:
@@ -419,7 +428,7 @@ def test_watchdog_is_fed(launch: Callable[..., Proxy]) -> None:
     for _ in range(3):
         proxy.await_notice("WATCHDOG=1")
         proxy.said.clear()
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 3
 
 
 def test_log_for_people(launch: Callable[..., Proxy]) -> None:
