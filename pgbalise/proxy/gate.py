@@ -81,6 +81,9 @@ class Source(Protocol):
 
     current: Snapshot
 
+    def learn(self, names: Iterable[str]) -> None:
+        """Know these relations' names from now on."""
+
 
 @dataclass
 class Desk:
@@ -358,6 +361,8 @@ class SessionGate:
             self._forgets(token, at, step)
             if step.constants:
                 self._beacon(step.constants)
+            if step.creates:
+                self._source.learn(step.creates)
         if token.changes:
             self._changed()
         edited = decision.sql is not text

@@ -160,7 +160,9 @@ def run(
         sockets = tuple(
             stack.enter_context(listen_unix(address)) for address in config.listen if address.socket
         )
-        supervisor = _Supervisor(config_path, text, config, serve, background, check, sockets)
+        supervisor = _Supervisor(
+            config_path, text, config, serve, background, check, sockets, listen
+        )
         return supervisor.run()
 
 
@@ -191,6 +193,7 @@ class _Supervisor:
         background: Background | None,
         check: Callable[[Config], None] | None,
         unix_sockets: tuple[socket.socket, ...],
+        listen: tuple[Address, ...],
     ) -> None:
         self._path = config_path
         self._config = config
@@ -198,6 +201,7 @@ class _Supervisor:
         self._background = background
         self._check = check
         self._unix_sockets = unix_sockets
+        self._listen = listen
         self._log = EventLog(process="supervisor")
         self._notifier = Notifier(os.environ)
         workers = config.workers or len(os.sched_getaffinity(0))
@@ -343,6 +347,8 @@ class _Supervisor:
         self._notifier.reloading()
         try:
             text, new = _read(self._path, self._check)
+            if self._listen:
+                new = replace(new, listen=self._listen)
             self._publish(text)
         except PgbaliseError as problem:
             self._counters.add(Name.RELOADS_FAILED)
