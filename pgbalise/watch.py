@@ -374,8 +374,7 @@ class Watch:
     def _begin(
         self, number: str, record: Mapping[str, Any], at: datetime, alerts: list[Alert]
     ) -> None:
-        # half of the id tells extracts apart as well, and halves what is remembered
-        if number in self._open or number[:16] in self._finished:
+        if number in self._open or number in self._finished:
             return
         name, database = str(record["recipient"]), str(record["database"])
         system, client = str(record["system"]), str(record.get("client", ""))
@@ -406,7 +405,7 @@ class Watch:
         extract.day = max(day, extract.day)
         if record["type"] == "outcome":
             del self._open[number]
-            self._finished[number[:16]] = day
+            self._finished[number] = day
         if fresh:
             self._add(extract, fresh, at, day, alerts)
 
