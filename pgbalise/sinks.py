@@ -24,20 +24,7 @@ _FACILITIES: Final = {
     **{f"local{n}": 16 + n for n in range(8)},
 }
 _PORTS: Final = {"udp": 514, "tcp": 514, "tls": 6514}
-_MONTHS: Final = [
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-]
+_MONTHS: Final = "JanFebMarAprMayJunJulAugSepOctNovDec"
 
 
 @dataclass(frozen=True)
