@@ -6,7 +6,6 @@ nothing is forgotten in a crash and nobody waits for a registry that is away.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import hmac
@@ -25,9 +24,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from pgbalise import __version__
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
 from pgbalise.keyfile import read_private
+from pgbalise.session import check_dsn
 from pgbalise.sinks import (
     Sinks,
     Syslog,
@@ -50,6 +52,11 @@ _PATIENCE: Final = 300.0
 
 _ABANDONED: Final = timedelta(minutes=10)
 """After so long, an alert that the registry holds untold is taken up by a new desk."""
+
+_REGISTRY: Final = "registry"
+
+# a registry behind a network that swallows packets must not keep the others from being told
+_WAITS: Final = {"connect_timeout": "10", "tcp_user_timeout": "60000"}
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -251,7 +258,8 @@ class AlertDesk:
     """Holds alerts until every sink has taken them.
 
     ``folder`` is the desk's own, made when it is missing, 0700. ``registry`` is a connection
-    string, None without one. ``submit`` may be called from any thread; the rest belongs to one.
+    string, None without one: then, and without senders, alerts are kept nowhere. ``submit`` may be
+    called from any thread; the rest belongs to one.
     """
 
     folder: Path
@@ -268,6 +276,11 @@ class AlertDesk:
             raise EnvironmentProblem(
                 f"{self.folder}: the alerts' folder cannot be made: {problem.strerror}"
             ) from None
+        if self.registry is not None:
+            check_dsn(self.registry)
+            given = conninfo_to_dict(self.registry)
+            waits = {name: value for name, value in _WAITS.items() if name not in given}
+            self.registry = make_conninfo(self.registry, **waits)
 
     @property
     def problems(self) -> dict[str, str]:
@@ -344,11 +357,18 @@ class AlertDesk:
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until told to stop; whatever fails is tried again, at most 300 s later."""
-        if self.registry is not None:
-            with contextlib.suppress(PgbaliseError):
-                self.adopt(datetime.now(UTC))
+        adopted = self.registry is None
         while True:
-            self.deliver(time.monotonic())
+            now = time.monotonic()
+            pause = self._pauses.setdefault(_REGISTRY, _Pause())
+            if not adopted and now >= pause.until:
+                try:
+                    self.adopt(datetime.now(UTC))
+                    adopted = True
+                except PgbaliseError as problem:
+                    pause.fail(now)
+                    self._errors[_REGISTRY] = str(problem)
+            self.deliver(now)
             if stop.wait(_ROUND):
                 return
 
@@ -397,7 +417,7 @@ class _RegistrySender:
     registry: str
     told: bool
     """Whether all other sinks have taken the alert."""
-    name: str = "registry"
+    name: str = _REGISTRY
     minimum: str = "info"
 
     def send(self, alert: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -37,7 +37,8 @@ class Lookout:
     """A Watch over the records of a spool, with its state in a folder.
 
     ``folder`` holds ``watch.json`` (the state) and ``refused.json`` (see ``RefusedRecipients``). It
-    belongs to one process. ``past`` is used when there is no state.
+    belongs to one process. ``past`` is used when there is no state. ``clock`` says which hour and
+    day it is, to decide who is refused now.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Lookout:
         folder: Path,
         desk: Desk,
         past: Mapping[str, Past] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._folder, self._desk = folder, desk
+        self._folder, self._desk, self._clock = folder, desk, clock
         state = _state(folder / STATE)
         self.watch = Watch(limits, past) if state is None else Watch.restore(limits, state)
         self._untold: list[Alert] = []
@@ -64,17 +66,17 @@ class Lookout:
         if self._untold:
             self._desk.submit(self._untold)
             self._untold = []
-        self.publish(datetime.now(UTC))
+        self.publish()
         self.save(time.monotonic())
 
-    def use(self, limits: Limits, now: datetime) -> None:
+    def use(self, limits: Limits) -> None:
         """Exchange the limits, as when the configuration was read again."""
         self.watch.limits = limits
-        self.publish(now)
+        self.publish()
 
-    def publish(self, now: datetime) -> None:
-        """Write who is refused, when that is news; ``now`` decides which hour and day count."""
-        refused = self.watch.refused(now)
+    def publish(self) -> None:
+        """Write who is refused, when that is news."""
+        refused = self.watch.refused(self._clock())
         if refused != self._published:
             body = {name: until.isoformat() for name, until in refused.items()}
             write_whole(self._folder / REFUSED, json.dumps(body).encode())
