@@ -383,9 +383,10 @@ class AlertDesk:
             return False
         try:
             sender.send(alert)
-        except PgbaliseError as problem:
+        except Exception as problem:  # noqa: BLE001 - one alert must not keep others from being told
             pause.fail(now)
-            self._errors[sender.name] = str(problem)
+            known = isinstance(problem, PgbaliseError)
+            self._errors[sender.name] = str(problem) if known else type(problem).__name__
             self._failures[alert["alert"]] = self._failures.get(alert["alert"], 0) + 1
             return False
         self._pauses.pop(sender.name)

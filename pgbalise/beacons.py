@@ -23,6 +23,7 @@ DIGEST_BYTES: Final = 16
 _SHORT_DIGITS: Final = 8
 _WIDTHS: Final = frozenset({2, 4, 8})
 _MOST_ELEMENTS: Final = 10_000
+_WORD: Final = re.compile(rb"[ -~]*")
 _NOBODY: Final[frozenset[str]] = frozenset()
 
 
@@ -68,14 +69,15 @@ class Beacons:
         if not known:
             return _NOBODY
         found = _NOBODY
+        get = known.get
         for value in values:
             for form in _forms(value):
                 text = canonical(form)
                 owners = None
                 if len(text) > _SHORT_DIGITS or not text.isdigit():
-                    owners = known.get(sha256(key + text).digest()[:DIGEST_BYTES])
+                    owners = get(sha256(key + text).digest()[:DIGEST_BYTES])
                 elif column:
-                    owners = known.get(_of_column(key, column, text))
+                    owners = get(_of_column(key, column, text))
                 if owners is not None:
                     found |= owners
         return found
@@ -112,18 +114,25 @@ def _of_column(key: bytes, column: str, text: bytes) -> bytes:
     return sha256(key + column.encode() + b"\0" + text).digest()[:DIGEST_BYTES]
 
 
-def _forms(value: bytes | str) -> Iterator[bytes]:
+def _forms(value: bytes | str) -> Iterable[bytes]:
     if isinstance(value, str):
-        value = value.encode("utf-8", "backslashreplace")
-        yield from _listed(value) if value[:1] == b"{" else (value,)
-        return
+        text = value.encode("utf-8", "backslashreplace")
+        return _listed(text) if text[:1] == b"{" else (text,)
     if value[:1] == b"{":
-        yield from _listed(value)
-        return
+        return _listed(value)
+    if len(value) in _WIDTHS or len(value) >= 16:
+        return _binary(value)
+    return (value,)
+
+
+def _binary(value: bytes) -> Iterator[bytes]:
+    """The forms of a binary parameter, whose type is not known."""
     yield value
     size = len(value)
     if size in _WIDTHS:
-        yield b"%d" % int.from_bytes(value, "big", signed=True)
+        # four letters are no number: some number of nine digits would soon be a decoy's
+        if size == 2 or value[0] < 0x20 or not _WORD.fullmatch(value):
+            yield b"%d" % int.from_bytes(value, "big", signed=True)
     elif size == 16:
         yield _uuid(value)
     elif size > 20 and value[:2] == b"\0\0":
@@ -152,11 +161,7 @@ def _elements(value: bytes) -> Iterator[bytes]:
         if size > 0:
             element = value[at : at + size]
             at += size
-            yield element
-            if size in _WIDTHS:
-                yield b"%d" % int.from_bytes(element, "big", signed=True)
-            elif size == 16:
-                yield _uuid(element)
+            yield from _binary(element) if size <= 16 else (element,)
 
 
 _COMPARED: Final = re.compile(

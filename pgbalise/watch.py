@@ -13,6 +13,7 @@ is raised again after a crash is known to be the same.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
@@ -23,6 +24,8 @@ from pgbalise.errors import InvalidInput
 
 Alert = dict[str, Any]
 """A spool record of type ``alert``: text, integers, and lists of them; no patient's value."""
+
+_ID: Final = re.compile("[0-9a-f]{32}")
 
 SEVERITIES: Final = ("info", "warning", "critical")
 
@@ -480,7 +483,11 @@ class Watch:
 
     def _pass_on(self, record: Mapping[str, Any], at: datetime, alerts: list[Alert]) -> None:
         alert = dict(record)
+        # one that a desk cannot take would be offered to it forever
+        if not _ID.fullmatch(alert["alert"]) or alert["severity"] not in SEVERITIES:
+            return
         recipient, owners = alert["recipient"], alert["detail"].get("decoys_of")
+        alert["kind"] = str(alert["kind"])
         if not self.limits.of(recipient).own_decoys and owners == [recipient]:
             return
         self._raise(alert, alert["detail"], self._day(at), alerts)
@@ -572,7 +579,8 @@ def sentence(alert: Mapping[str, Any]) -> str:
     detail = alert.get("detail") or {}
 
     def rows(name: str) -> str:
-        return f"{detail.get(name, 0):,}"
+        count = detail.get(name)
+        return f"{count:,}" if isinstance(count, int) else str(count)
 
     match alert.get("kind"):
         case "rows_per_hour":

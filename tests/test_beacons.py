@@ -88,6 +88,14 @@ def test_a_short_number_counts_only_where_its_column_is_compared_with_it(beacons
     assert not beacons.match(["90001"], "result_id")
 
 
+def test_a_word_in_binary_form_is_not_taken_for_a_number() -> None:
+    number = int.from_bytes(b"2024", "big")
+    made = Beacons.of(KEY, [("anna", "phone", str(number)), ("anna", "phone", "612345678")])
+    assert made.match([str(number)])
+    assert not made.match([b"2024", array(25, b"2024")])
+    assert made.match([(612345678).to_bytes(4, "big"), (612345678).to_bytes(8, "big")])
+
+
 def test_what_many_have_identifies_nobody(beacons: Beacons) -> None:
     assert len(beacons) == 5
     for value in ("F", "leurre", "1950-01-31", "31/01/1950", "70.5", "70,5", "12"):

@@ -44,6 +44,11 @@ def taken(number: int, rows: int, at: datetime = NOON, recipient: str = "anna") 
     return [intent(number, at, recipient), so_far(number, rows, at, "outcome")]
 
 
+ALERT = decoy_alert(
+    NOON, recipient="bob", database="dpi", system="7", client="local", owners=["anna"]
+)
+
+
 def kinds(alerts: list[dict[str, Any]]) -> list[str]:
     return [alert["kind"] for alert in alerts]
 
@@ -249,6 +254,9 @@ def test_what_is_no_record_is_passed_over() -> None:
         {**intent(2), "relations": ["x"]},
         {**so_far(3, 5), "rows": "many"},
         {"type": "alert", "at": stamp(NOON), "detail": 3},
+        {**ALERT, "alert": "../x"},
+        {**ALERT, "severity": "fatal"},
+        {**ALERT, "detail": None},
         {**intent(4), "at": "2026-03-04T12:00:00"},
         so_far(99, 10**6),
     ]
