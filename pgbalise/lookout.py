@@ -163,15 +163,20 @@ WITH extract AS (
       JOIN extract AS e ON e.origin = 'extract:' || (o.body ->> 'extract')
      WHERE o.kind = 'outcome'
      GROUP BY 1, 2
+), read AS (
+    SELECT e.recipient, jsonb_agg(DISTINCT e.database || ':' || r.name) AS names
+      FROM extract AS e, jsonb_array_elements_text(e.relations) AS r(name)
+     GROUP BY e.recipient
+), days AS (
+    SELECT recipient, jsonb_object_agg(day, rows) AS rows
+      FROM taken
+     WHERE day >= :since
+     GROUP BY recipient
 )
-SELECT e.recipient, min(e.day)::text,
-       (SELECT coalesce(jsonb_object_agg(t.day, t.rows), '{}') FROM taken AS t
-         WHERE t.recipient = e.recipient AND t.day >= :since),
-       (SELECT coalesce(jsonb_agg(DISTINCT x.database || ':' || r.name), '[]')
-          FROM extract AS x, jsonb_array_elements_text(x.relations) AS r(name)
-         WHERE x.recipient = e.recipient)
-  FROM extract AS e
- GROUP BY e.recipient
+SELECT f.recipient, f.day::text, coalesce(d.rows, '{}'), coalesce(r.names, '[]')
+  FROM (SELECT recipient, min(day) AS day FROM extract GROUP BY recipient) AS f
+  LEFT JOIN read AS r ON r.recipient = f.recipient
+  LEFT JOIN days AS d ON d.recipient = f.recipient
 """
 
 
