@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -38,7 +39,7 @@ class Lookout:
 
     ``folder`` holds ``watch.json`` (the state) and ``refused.json`` (see ``RefusedRecipients``). It
     belongs to one process. ``past`` is used when there is no state. ``clock`` says which hour and
-    day it is, to decide who is refused now.
+    day it is, to decide who is refused now. Any thread may call any method.
     """
 
     def __init__(
@@ -52,44 +53,52 @@ class Lookout:
         self._folder, self._desk, self._clock = folder, desk, clock
         state = _state(folder / STATE)
         self.watch = Watch(limits, past) if state is None else Watch.restore(limits, state)
+        self._lock = threading.RLock()
         self._untold: list[Alert] = []
         self._published: dict[str, datetime] | None = None
         self._rest_until = 0.0
 
     def observe(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Look at records, tell the desk, write the state down when it is time.
+        """Look at records, tell the desk, and write the state down unless that was just done.
 
         When it raises (EnvironmentProblem: something cannot be written), call it again with the
         same records: nothing counts twice and no alert is lost.
         """
-        self._untold += self.watch.observe(records)
-        if self._untold:
-            self._desk.submit(self._untold)
-            self._untold = []
-        self.publish()
-        self.save(time.monotonic())
+        with self._lock:
+            self._untold += self.watch.observe(records)
+            if self._untold:
+                self._desk.submit(self._untold)
+                self._untold = []
+            self._publish()
+            if time.monotonic() >= self._rest_until:
+                self.save()
 
     def use(self, limits: Limits) -> None:
         """Exchange the limits, as when the configuration was read again."""
-        self.watch.limits = limits
-        self.publish()
+        with self._lock:
+            self.watch.limits = limits
+            self._publish()
 
-    def publish(self) -> None:
-        """Write who is refused, when that is news."""
+    def _publish(self) -> None:
         refused = self.watch.refused(self._clock())
         if refused != self._published:
             body = {name: until.isoformat() for name, until in refused.items()}
             write_whole(self._folder / REFUSED, json.dumps(body).encode())
             self._published = refused
 
-    def save(self, now: float | None = None) -> None:
-        """Write the state down; when given ``now`` (any seconds that grow), not all too often."""
-        if now is not None and now < self._rest_until:
-            return
-        begun = time.monotonic()
-        write_whole(self._folder / STATE, json.dumps(self.watch.state()).encode())
-        if now is not None:
-            self._rest_until = now + _SHARE * (time.monotonic() - begun)
+    def save(self) -> None:
+        """Write the state down, as before the process ends.
+
+        After a kill, what was observed since the last time is not counted: at most 20 times as
+        long as writing takes.
+        """
+        with self._lock:
+            if self._untold:
+                # the state says that they were told; without it they are raised again
+                return
+            begun = time.monotonic()
+            write_whole(self._folder / STATE, json.dumps(self.watch.state()).encode())
+            self._rest_until = begun + _SHARE * (time.monotonic() - begun)
 
 
 def _state(path: Path) -> Mapping[str, Any] | None:

@@ -62,6 +62,7 @@ def test_an_alert_is_not_lost_when_the_desk_cannot_keep_it(tmp_path: Path) -> No
     for _ in range(2):
         with pytest.raises(EnvironmentProblem):
             lookout.observe(taken("a", 101))
+    lookout.save()
     assert not (tmp_path / STATE).exists(), "else a restart would think that it was told"
     desk.shut = False
     lookout.observe(taken("a", 101))
