@@ -70,10 +70,17 @@ def shape_of(text: str, analysis: Analysis, decision: Decision) -> Shape | None:
 
 
 def constants_of(sql: str) -> tuple[str, ...]:
-    """Return a text's constants as they are written, quotes and all."""
-    encoded = sql.encode()
+    """Return a text's constants from the left, those in single quotes without them.
+
+    Other notations (E'...', $$...$$) are left as they are written. Empty for what has no tokens.
+    """
+    encoded = sql.encode("utf-8", "replace")
+    try:
+        lexemes = scan(encoded)
+    except SyntaxProblem:
+        return ()
+    found = (encoded[one.start : one.end].decode() for one in lexemes if one.token in CONSTANTS)
     return tuple(
-        encoded[lexeme.start : lexeme.end].decode()
-        for lexeme in scan(encoded)
-        if lexeme.token in CONSTANTS
+        text[1:-1].replace("''", "'") if len(text) > 1 and text[0] == "'" else text
+        for text in found
     )

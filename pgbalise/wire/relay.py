@@ -66,8 +66,9 @@ class Gate(Protocol):
     A token is what the gate said of a statement; None means that nothing is to be counted.
     """
 
-    values_wanted: bool
-    """Whether values bound to parameters are to be shown."""
+    @property
+    def values_wanted(self) -> bool:
+        """Whether values bound to parameters are to be shown."""
 
     def statement(self, sql: bytes) -> Verdict:
         """Decide about the text of a Query or a Parse."""
@@ -81,7 +82,7 @@ class Gate(Protocol):
     def cursor(self, name: bytes) -> Any:
         """Return the token of a cursor declared in SQL, or None."""
 
-    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> bytes | None:
         """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
     def starts(self, token: Any) -> int:
@@ -402,7 +403,7 @@ class Relay:
         token = run.token
         self._portals[data[pos + 5 : middle]] = run
         self._pipelined = True
-        values: list[bytes] = []
+        values: list[bytes | str | None] = []
         if self._gate.values_wanted and after - pos < _STREAMED_BIND:
             try:
                 values = m.bound_values(data[end + 1 : after], 0)
