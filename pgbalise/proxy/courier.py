@@ -152,6 +152,7 @@ class Courier:
         assert self.registry is not None
         before = replace(self._total)
         with self._backlog.lock(), open_registry(self.registry) as registry:
+            _insist(registry)
             try:
                 self._recall()
                 self._deliver(registry, watched=True)
@@ -225,6 +226,7 @@ class Courier:
         while not last:
             try:
                 with open_registry(self.registry) as registry:
+                    _insist(registry)
                     while not last:
                         if not recalled:
                             self._recall()
@@ -337,6 +339,16 @@ class Courier:
             self._total.entries += written
             self._total.unknown += written
         self._open.forget(name)
+
+
+def _insist(registry: sa.Connection) -> None:
+    """Have the registry's disk hold what it says it took: ours will not hold it any more."""
+    setting = sa.text(
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    with problems(), registry.begin():
+        registry.execute(setting)
 
 
 def _batches(lines: Iterable[tuple[Path, Line]]) -> Iterator[list[tuple[Path, Line]]]:
