@@ -18,7 +18,10 @@ _STYLES = {"error": "yellow", "cancelled": "yellow", "disconnected": "yellow", "
 
 
 class Listing:
-    """Prints entries as they come, under a heading, as wide as the console."""
+    """Prints entries as they come, under a heading.
+
+    On a terminal statements are cut to fit its width, in a file they are whole.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False)
@@ -59,15 +62,18 @@ class Listing:
         relations = ", ".join(map(str, body.get("relations", ())))
         facts = (body.get("client"), body.get("application"), relations, body.get("normalised"))
         text = " · ".join(" ".join(str(fact).split()) for fact in facts if fact)
-        self._put("  " + _cut(visible(text), self._console.width - 2), "dim")
+        shown = "  " + visible(text)
+        if self._console.is_terminal and cell_len(shown) > self._console.width:
+            shown = set_cell_size(shown, self._console.width - 1).rstrip() + "…"
+        self._put(shown, "dim")
 
     def _other(self, entry: Entry) -> None:
         epoch = f", epoch {entry.body['epoch']}" if entry.kind == "commitment" else ""
-        who = _fit(str(entry.body.get("recipient", "-")), self._who)
+        who = _padded(str(entry.body.get("recipient", "-")), self._who)
         self._put(f"{_when(entry)} {who} {visible(entry.kind)}{epoch}")
 
     def _row(self, when: str, who: str, rows: str, runs: str, outcome: str) -> str:
-        who = _fit(who, self._who)
+        who = _padded(who, self._who)
         return f"{when:<{_WHEN}} {who} {rows:>{_ROWS}} {runs:>{_RUNS}} {outcome}"
 
     def _put(self, line: str, style: str = "") -> None:
@@ -79,9 +85,6 @@ def _when(entry: Entry) -> str:
     return text[:_WHEN].replace("T", " ")
 
 
-def _fit(text: str, width: int) -> str:
-    return set_cell_size(_cut(visible(text), width), width)
-
-
-def _cut(text: str, width: int) -> str:
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
+def _padded(text: str, width: int) -> str:
+    shown = visible(text)
+    return shown + " " * (width - cell_len(shown))
