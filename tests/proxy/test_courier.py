@@ -145,7 +145,7 @@ def test_after_kill_9_every_durable_intent_is_in_the_ledger_once(
 def test_a_delivery_that_is_killed_again_and_again_records_everything_once(
     directory: Path, spool: Spool, registry_dsn: str, project: Path
 ) -> None:
-    ids = [name(str(n)) for n in range(4000)]
+    ids = [name(str(n)) for n in range(2500)]
     write(spool, *(record for extract in ids for record in (intent(extract), outcome(extract))))
     spool.close()
     command = [sys.executable, "-m", "pgbalise", "ledger", "deliver", "--spool", str(directory)]
@@ -156,12 +156,12 @@ def test_a_delivery_that_is_killed_again_and_again_records_everything_once(
             [(found,)] = watching.execute(count.encode())
             return int(found)
 
-        for _ in range(3):
+        for _ in range(2):
             before = recorded()
             with subprocess.Popen([*command, "--registry", registry_dsn], cwd=project) as process:
                 eventually(lambda before=before: recorded() > before)
                 os.kill(process.pid, signal.SIGKILL)
-        assert recorded() < 8000
+        assert recorded() < 5000
     done = subprocess.run(
         [*command, "--registry", registry_dsn, "--json"], cwd=project, capture_output=True
     )
@@ -193,7 +193,7 @@ def test_a_registry_that_is_away_costs_a_delay_and_nothing_else(directory: Path)
             server.start()
             write(spool, *(outcome(name(str(n))) for n in range(40)))
             eventually(lambda: courier.figures().delivered == 80)
-            assert courier.figures().error is None
+            eventually(lambda: courier.figures().error is None)
             spool.close()
             eventually(lambda: not Backlog(directory).files())
         found = origins(server.dsn())
@@ -306,7 +306,7 @@ def test_an_observer_that_fails_sees_the_records_again_and_is_given_up_in_the_en
         eventually(lambda: len(tries) == 13)
         eventually(lambda: courier.figures().observe_error is None)
         assert courier.figures().unobserved == 1
-        assert courier.figures().delivered == 2
+        eventually(lambda: courier.figures().delivered == 2)
 
 
 def test_one_courier_at_a_time(directory: Path, spool: Spool, registry_dsn: str) -> None:
@@ -331,7 +331,7 @@ def test_a_registry_that_is_not_one_is_told_and_nothing_lost(
         with open_registry(dsn) as connection:
             upgrade(connection)
         eventually(lambda: courier.figures().delivered == 1)
-        assert courier.figures().error is None
+        eventually(lambda: courier.figures().error is None)
 
 
 def test_a_long_backlog_is_delivered_in_bounded_memory(

@@ -83,6 +83,16 @@ def test_a_spool_that_wrote_nothing_leaves_nothing(directory: Path) -> None:
     assert list(directory.iterdir()) == []
 
 
+def test_nothing_is_durable_in_a_file_that_somebody_removed(directory: Path) -> None:
+    with opened(directory) as spool:
+        assert told(spool, intent(name("a"))) is None
+        Backlog(directory).files()[0].unlink()
+        assert "removed" in str(told(spool, intent(name("b"))))
+        eventually(lambda: spool.problem is None)
+        assert told(spool, intent(name("c"))) is None
+        assert [record["extract"] for record in written(directory)[-1:]] == [name("c")]
+
+
 def test_every_one_of_many_threads_is_told(directory: Path) -> None:
     done: list[SpoolProblem | None] = []
 
