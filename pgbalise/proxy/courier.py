@@ -106,15 +106,15 @@ class Courier:
     """
 
     directory: Path
-    registry: str | None = None
+    registry: str | None = field(default=None, repr=False)
     observe: Observer | None = None
     alerts: Observer | None = None
     clock: Callable[[], datetime] = _now
-    _total: Delivered = field(default_factory=Delivered)
-    _error: str | None = None
-    _observe_error: str | None = None
-    _tries: int = 0
-    _unobserved: int = 0
+    _total: Delivered = field(default_factory=Delivered, init=False)
+    _error: str | None = field(default=None, init=False)
+    _observe_error: str | None = field(default=None, init=False)
+    _tries: int = field(default=0, init=False)
+    _unobserved: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._backlog = Backlog(self.directory)

@@ -366,3 +366,7 @@ def test_a_copy_of_a_file_is_not_recorded_again(directory: Path, registry_dsn: s
     with open_registry(registry_dsn) as registry, registry.begin():
         count = registry.execute(sa.text("SELECT count(*) FROM balise_registry.entry"))
         assert count.scalar_one() == 2
+
+
+def test_a_courier_does_not_show_its_connection_string(directory: Path) -> None:
+    assert "hunter2" not in repr(Courier(directory, "host=/tmp password=hunter2"))
