@@ -144,7 +144,7 @@ def _step(statement: Statement, touched: tuple[Protected, ...], text: str = "") 
         deallocates=statement.deallocates,
         changes_names=statement.changes is None or bool(statement.changes),
         changes_reading=statement.changes_reading,
-        creates=tuple(statement.creates) if touched or statement.kind == "other" else (),
+        creates=(*(statement.creates if touched else ()), *statement.renamed),
         constants=statement.constant_texts(),
     )
 
@@ -381,7 +381,8 @@ def _edit(analysis: Analysis, edits: _Edits) -> str:
     """Return the edited text; raise _Refused unless it means what was intended."""
     pieces: list[bytes] = []
     done = 0
-    for start, end, text in sorted(edits.spans):
+    # the tree has the query of SET (a, b) = (SELECT ...) once for each column
+    for start, end, text in sorted(set(edits.spans)):
         pieces += (analysis.encoded[done:start], text.encode())
         done = end
     pieces.append(analysis.encoded[done:])
