@@ -20,10 +20,12 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
     courier = Courier(context.config.spool, context.config.registry)
 
     def figures(stop: threading.Event) -> None:
+        counters, before = context.counters, courier.figures()
         while not stop.wait(_SECONDS):
             found = courier.figures()
-            counters = context.counters
-            counters.set(Count.RECORDS_DELIVERED, found.delivered)
+            counters.add(Count.RECORDS_DELIVERED, found.delivered - before.delivered)
+            counters.add(Count.RECORDS_SET_ASIDE, found.damaged - before.damaged)
+            before = found
             counters.set(Count.SPOOL_BYTES_WAITING, found.waiting_bytes)
             counters.set(Count.OLDEST_UNDELIVERED_SECONDS, int(found.oldest_seconds))
 

@@ -23,14 +23,19 @@ from pgbalise.rewrite import (
     RESOLVE,
     Analysis,
     Answer,
+    Decision,
     Name,
     Refusal,
     Rules,
+    Shape,
     Step,
     Unreadable,
     analyse,
     answers,
+    constants_of,
     decide,
+    shape_of,
+    shape_text,
 )
 from pgbalise.wire.encodings import UnknownEncoding, decode, encode
 from pgbalise.wire.messages import error_response
@@ -76,6 +81,9 @@ class Source(Protocol):
 
     current: Snapshot
 
+    def learn(self, names: Iterable[str]) -> None:
+        """Know these relations' names from now on."""
+
 
 @dataclass
 class Desk:
@@ -89,6 +97,7 @@ class Desk:
     over_limit: frozenset[str] = frozenset()
     """Recipients who have had more than their limit, and get nothing until it allows more."""
     analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
+    shapes: OrderedDict[object, _Known] = field(default_factory=OrderedDict)
 
 
 @dataclass(frozen=True)
@@ -182,13 +191,22 @@ class _Token:
         self.changes = any(step.changes_names or step.changes_reading for step in steps)
         self.dynamic = any(step.executes or step.fetches for step in steps)
         self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
-        self.forgets: list[list[tuple[_Known, str, _Token]]] = [[] for _ in steps]
+        self.forgets: list[list[tuple[_Named, str, _Token]]] = [[] for _ in steps]
         self.single: str | None = None
         if len(steps) == 1 and self.reads[0] and not (self.changes or self.dynamic):
             self.single = steps[0].statement
 
 
-_Known = dict[str, list[_Token]]
+_Named = dict[str, list[_Token]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A shape, what its names were when it was decided, and the token for all texts of it."""
+
+    shape: Shape
+    answers: tuple[tuple[Name, Answer], ...]
+    token: _Token
 
 
 class _StaleStatement(Exception):
@@ -217,12 +235,13 @@ class SessionGate:
         self._parsed = prepared
         self._rules: Rules | None = None
         self._answers: dict[Name, Answer] = {}
+        self._shape: str | None = None
         self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
         self._changes = 0
         self._unsettled = False
         self._undone = False
-        self._prepared: _Known = {}
-        self._cursors: _Known = {}
+        self._prepared: _Named = {}
+        self._cursors: _Named = {}
         self._extracts: OrderedDict[str, _Extract] = OrderedDict()
         self.values_wanted = visitor.database in desk.beacons
         self._forward = Forward()
@@ -240,10 +259,13 @@ class SessionGate:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
         # a setting that is on its way may change what a backslash means
         standard = not self._unsettled and settings.get("standard_conforming_strings") != "off"
-        key = (self._source.current.number, self._visitor.recipient_class, standard, text)
+        key = (*self._kind_now(), standard, text)
         analysis = desk.analysed.get(key)
         desk.counters.add(Count.ANALYSES if analysis is None else Count.ANALYSIS_CACHE_HITS)
         if analysis is None:
+            shaped = self._shaped(text) if standard else None
+            if shaped is not None:
+                return shaped
             try:
                 analysis = analyse(text, rules, standard_conforming_strings=standard)
             except Unreadable as problem:
@@ -267,6 +289,26 @@ class SessionGate:
                 ],
             )
         return self._decided(analysis, text)
+
+    def _shaped(self, text: str) -> Verdict | None:
+        """Decide as for a statement that differed in its constants only, if there was one."""
+        self._shape = shape_text(text)
+        known = self._desk.shapes.get((*self._kind_now(), self._shape))
+        if known is None or not known.shape.fits(text):
+            return None
+        if any(self._answers.get(name) != answer for name, answer in known.answers):
+            return None
+        refusal = self._may_touch(known.token)
+        if refusal is not None:
+            return self._refuse(refusal)
+        if self.values_wanted:
+            self._beacon(constants_of(text))
+        self._desk.counters.add(Count.STATEMENTS_SELECT)
+        encoding = self._visitor.settings.get("client_encoding", "")
+        return Forward(encode(known.shape.edit(text), encoding), known.token)
+
+    def _kind_now(self) -> tuple[int, RecipientClass | None]:
+        return self._source.current.number, self._visitor.recipient_class
 
     def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:
         """Decide about the statement asked for, now that the server has said what its names are."""
@@ -319,6 +361,8 @@ class SessionGate:
             self._forgets(token, at, step)
             if step.constants:
                 self._beacon(step.constants)
+            if step.creates:
+                self._source.learn(step.creates)
         if token.changes:
             self._changed()
         edited = decision.sql is not text
@@ -328,11 +372,23 @@ class SessionGate:
         if not edited:
             counted = touching or token.changes or token.dynamic or token.names is not None
             return Forward(None, token) if counted or any(token.forgets) else self._forward
+        if token.single is not None and token.names is None and self._shape is not None:
+            self._keep_shape(self._shape, analysis, decision, token)
         encoding = self._visitor.settings.get("client_encoding", "")
         try:
             return Forward(encode(decision.sql, encoding), token)
         except UnknownEncoding as problem:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+
+    def _keep_shape(self, text: str, analysis: Analysis, decision: Decision, token: _Token) -> None:
+        shape = shape_of(text, analysis, decision)
+        if shape is None:
+            return
+        shapes = self._desk.shapes
+        answers = tuple((name, self._answers[name]) for name in analysis.questions)
+        shapes[(*self._kind_now(), text)] = _Known(shape, answers, token)
+        if len(shapes) > _CACHED_STATEMENTS:
+            shapes.popitem(last=False)
 
     def _find_reads(self, token: _Token) -> None:
         """Find what a statement runs of others, as they are now. Raise _StaleStatement."""
@@ -589,7 +645,7 @@ def _as_run(step: Step) -> Step:
     return replace(step, prepares=None)
 
 
-def _union(known: _Known, name: bytes) -> _Token | None:
+def _union(known: _Named, name: bytes) -> _Token | None:
     tokens = known.get(name.decode("utf-8", "replace"))
     if not tokens:
         return None

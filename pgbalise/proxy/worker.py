@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import ssl
 from collections import Counter
@@ -74,7 +73,6 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
-        self._mock_secret = secrets.token_bytes(32)
         self._load_tls()
 
     def _load_tls(self) -> None:
@@ -170,7 +168,8 @@ class Worker:
             session = Session(self, address)
             limits = self.config.limits
             per_address = limits.connections_per_address
-            if len(self._sessions) >= limits.connections or (
+            open_now = self._context.board.total(Count.CONNECTIONS_OPEN)
+            if open_now >= limits.connections or (
                 per_address and self._by_address[address] >= per_address
             ):
                 self.counters.add(Count.LOGINS_OVER_LIMIT)
@@ -268,7 +267,7 @@ class Worker:
         if stored is not None:
             with contextlib.suppress(InvalidInput):
                 return Verifier.parse(stored)
-        return Verifier.mock(role, self._mock_secret)
+        return Verifier.mock(role, self._context.secret)
 
     async def connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Connect to the server, encrypted as configured. Raise EnvironmentProblem."""

@@ -68,10 +68,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A text to forward: ``sql`` is the same object when nothing was changed."""
+    """A text to forward: ``sql`` is the same object when nothing was changed.
+
+    ``edited`` is where the last change ends, an offset in bytes of the text as it was.
+    """
 
     sql: str
     statements: tuple[Step, ...]
+    edited: int = 0
 
 
 @dataclass
@@ -114,7 +118,8 @@ def decide(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
                 lexemes = scan(analysis.encoded)
             text = _normalised(analysis.encoded, lexemes, statement)
         steps.append(_step(statement, relations, text))
-    return Decision(sql, tuple(steps))
+    edited = max((end for _, end, _ in edits.spans), default=0) if edits is not None else 0
+    return Decision(sql, tuple(steps), edited)
 
 
 def explain_refusal(touched: tuple[Protected, ...]) -> Refusal:

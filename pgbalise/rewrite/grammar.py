@@ -114,6 +114,23 @@ def parse(sql: bytes) -> list[Tree]:
     return statements
 
 
+def normalised(sql: bytes) -> str:
+    """Return a text with a parameter in the place of each constant, numbered from the left.
+
+    Raise SyntaxProblem for what the grammar does not accept or is long.
+    """
+    if len(sql) > _HARMLESS:
+        raise SyntaxProblem
+    result = _lib.pg_query_normalize(sql)
+    try:
+        if result.error:
+            raise SyntaxProblem
+        text: str = result.normalized_query.decode()
+        return text
+    finally:
+        _lib.pg_query_free_normalize_result(result)
+
+
 def scan(sql: bytes) -> list[Lexeme]:
     """Return the tokens of a text, comments among them; raise SyntaxProblem if there are none."""
     return [Lexeme(token.token, token.start, token.end) for token in _scanned(sql)]
