@@ -153,9 +153,9 @@ def execute(portal: bytes) -> bytes:
     return message(Frontend.EXECUTE, portal + b"\0\0\0\0\0")
 
 
-def close_statement(name: bytes) -> bytes:
-    """Return a Close message for a prepared statement."""
-    return message(Frontend.CLOSE, b"S" + name + b"\0")
+def close(kind: bytes, name: bytes) -> bytes:
+    """Return a Close message: kind ``S`` for a prepared statement, ``P`` for a portal."""
+    return message(Frontend.CLOSE, kind + name + b"\0")
 
 
 SYNC = message(Frontend.SYNC)

@@ -30,6 +30,7 @@ from pgbalise.wire.startup import ProtocolViolation
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
 _QUESTION = b"pgbalise.question"
+_CLOSE_QUESTION = m.close(b"P", _QUESTION) + m.close(b"S", _QUESTION)
 _STREAMED_BIND = 1 << 20
 """A Bind message longer than this is handed on before it is whole, its values unseen."""
 
@@ -511,7 +512,16 @@ class Relay:
         self.blocked = True
         self._rows_asked = []
         self._question_failed = None
-        kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
+        kinds = [
+            # what an earlier question may have left when it failed
+            Expected.CLOSE,
+            Expected.CLOSE,
+            Expected.PARSE,
+            Expected.BIND,
+            Expected.EXECUTE,
+            Expected.CLOSE,
+            Expected.CLOSE,
+        ]
         # within a pipeline a Sync would end the client's implicit transaction
         if question.pipelined:
             end = m.FLUSH
@@ -521,10 +531,11 @@ class Relay:
         self._queue.extend(_Expectation(kind, asked=True) for kind in kinds)
         return b"".join(
             (
+                _CLOSE_QUESTION,
                 m.parse(_QUESTION, ask.sql),
                 m.bind(_QUESTION, _QUESTION, ask.values),
                 m.execute(_QUESTION),
-                m.close_statement(_QUESTION),
+                _CLOSE_QUESTION,
                 end,
             )
         )
