@@ -52,7 +52,6 @@ class Suite:
     dbname: str = "suite"
     prepare: str = ""
     """SQL run as a superuser in its new database before each leg."""
-    parallel: bool = False
 
     def run(
         self, source: Path, python: Path, place: Place, work: Path, only: frozenset[str]
@@ -207,9 +206,10 @@ SUITES: dict[str, Suite | Regress] = {
     "sqlalchemy": Suite(
         parts=("test", "lib", "tools", "setup.cfg", "pyproject.toml"),
         targets=("test/dialect/postgresql", "test/dialect/test_suite.py"),
-        options=("--dburi", f"postgresql+psycopg://{USER}@{{host}}:{{port}}/{{dbname}}"),
+        options=("--dburi", f"postgresql+psycopg://{USER}:none@{{host}}:{{port}}/{{dbname}}"),
         prepare="CREATE SCHEMA test_schema; CREATE SCHEMA test_schema_2;"
-        " CREATE EXTENSION hstore; CREATE EXTENSION citext;",
+        " CREATE EXTENSION hstore; CREATE EXTENSION citext;"
+        " ALTER DATABASE suite SET default_text_search_config = 'pg_catalog.english';",
     ),
     "asyncpg": Suite(parts=("tests",), targets=("tests",), dbname="postgres"),
     "psycopg2": Suite(
