@@ -28,6 +28,7 @@ from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
 from pgbalise.keyfile import generate_key, key_from_command, read_key
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+from pgbalise.proxy.commands import proxy
 from pgbalise.registry.commands import ledger_app, registry_app
 
 app = typer.Typer(
@@ -597,6 +598,9 @@ def trace(
         if report is not None:
             out.print(f"report: {report}", soft_wrap=True)
     raise typer.Exit(0 if found.verdict.accused else 1)
+
+
+app.command()(proxy)
 
 
 @app.command()

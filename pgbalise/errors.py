@@ -9,7 +9,9 @@
     |   +-- InvalidLeak        the leaked file cannot be read or is of another relation
     |   +-- InvalidRecipient   the role cannot be (or is not) enrolled that way
     +-- EnvironmentProblem     something is missing on this machine
+    |   +-- SpoolProblem       the proxy's spool cannot take or give records
     +-- DatabaseProblem        the database refused, cannot be reached or lacks the extension
+    +-- AuthenticationRefused  whoever logs in, or the server, did not prove who they are
 
 A message is one line that says what is wrong and where; ``hint`` says what to do about it.
 Neither ever contains a secret or a patient's value.
@@ -71,7 +73,26 @@ class EnvironmentProblem(PgbaliseError):
     code = "environment"
 
 
+class SpoolProblem(EnvironmentProblem):
+    """The proxy's spool cannot take records, or cannot be read: nothing may leave unrecorded."""
+
+    code = "spool"
+
+
 class DatabaseProblem(PgbaliseError):
     """The database refused, cannot be reached, or lacks the extension."""
 
     code = "database"
+
+
+class AuthenticationRefused(PgbaliseError):
+    """Whoever logs in, or the server, did not prove who they are.
+
+    ``sqlstate`` is PostgreSQL's code for it, five characters.
+    """
+
+    code = "authentication"
+
+    def __init__(self, message: str, *, sqlstate: str = "28P01", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate = sqlstate

@@ -4,7 +4,7 @@ DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor', 'balise_proxy'] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;

@@ -2,12 +2,13 @@
 -- `pgbalise init --sql-only` installs (with routines.sql).
 
 -- balise_owner owns the marked views: it may read the protected relations and the secrets, and
--- nobody logs in as it. balise_admin runs pgbalise, balise_auditor reads what it did.
+-- nobody logs in as it. balise_admin runs pgbalise, balise_auditor reads what it did, and
+-- as balise_proxy the proxy learns what is protected.
 DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor', 'balise_proxy'] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;

@@ -27,11 +27,13 @@ $$;
 REVOKE ALL ON FUNCTION balise.refuse() FROM PUBLIC;
 REVOKE ALL ON SCHEMA balise FROM PUBLIC;
 
-GRANT USAGE ON SCHEMA balise TO balise_owner, balise_admin, balise_auditor;
+GRANT USAGE ON SCHEMA balise TO balise_owner, balise_admin, balise_auditor, balise_proxy;
 GRANT SELECT ON balise.relation_secret, balise.codeword TO balise_owner;
 GRANT SELECT ON balise.policy, balise.epoch, balise.relation, balise.marked_view, balise.recipient,
     balise.commitment TO balise_admin, balise_auditor;
-GRANT EXECUTE ON FUNCTION balise.version() TO balise_admin, balise_auditor;
+GRANT SELECT ON balise.policy, balise.epoch, balise.relation, balise.marked_view, balise.recipient
+    TO balise_proxy;
+GRANT EXECUTE ON FUNCTION balise.version() TO balise_admin, balise_auditor, balise_proxy;
 
 DO $$
 DECLARE

@@ -157,53 +157,82 @@ def _as_dict(entry: Entry) -> dict[str, Any]:
 @ledger_app.command("list")
 def ledger_list(
     registry: Registry = "",
-    recipient: Annotated[str | None, typer.Option(help="Only of this recipient.")] = None,
     relation: Annotated[
-        str | None, typer.Option(help="Only of this relation, SCHEMA.NAME.")
+        list[str] | None,
+        typer.Option(help="Only what touched this relation, SCHEMA.NAME; repeatable: any of them."),
     ] = None,
+    recipient: Annotated[str | None, typer.Option(help="Only of this recipient.")] = None,
+    database: Annotated[str | None, typer.Option(help="Only of this database.")] = None,
     kind: Annotated[str | None, typer.Option(help="Only of this kind, such as extract.")] = None,
-    since: Annotated[str | None, typer.Option(help="ISO 8601, UTC unless it says.")] = None,
-    until: Annotated[str | None, typer.Option(help="ISO 8601, not included.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Only what had not ended then: ISO 8601, UTC unless it says."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Only what began before: ISO 8601.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the last ones.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for each entry.")
     ] = False,
 ) -> None:
-    """List entries."""
-    from pgbalise.registry.store import entries, open_registry
+    """Say who read what, and what else was recorded. An extract is told with its outcome."""
+    from pgbalise.registry.extracts import listed
+    from pgbalise.registry.listing import Listing
+    from pgbalise.registry.store import open_registry
 
     begin, end = _moment(since, "--since"), _moment(until, "--until")
+    listing = Listing()
     with open_registry(registry) as connection, connection.begin():
-        for entry in entries(
+        for item in listed(
             connection,
             kind=kind,
             recipient=recipient,
-            relation=relation,
+            database=database,
+            relations=relation or (),
             since=begin,
             until=end,
             limit=limit,
         ):
             if as_json:
-                _print_json(_as_dict(entry))
+                told = _as_dict(item.entry)
+                if item.entry.kind == "extract":
+                    told["outcome"] = item.outcome and _as_dict(item.outcome)
+                _print_json(told)
             else:
-                typer.echo(_line(entry))
+                listing.print(item)
 
 
-def _line(entry: Entry) -> str:
-    body = entry.body
-    when = str(body.get("started_at") or entry.recorded_at.astimezone(UTC).isoformat())
-    parts = [
-        str(entry.sequence),
-        when[:19],
-        entry.kind,
-        str(body.get("recipient", "-")),
-        f"epoch {body['epoch']}" if entry.kind == "commitment" else "",
-        ",".join(body.get("relations", [])),
-        str(body.get("normalised") or ""),
-    ]
-    # what a client chose could hold anything, also a terminal's control characters
-    text = "  ".join(part for part in parts if part)
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+@ledger_app.command("deliver")
+def ledger_deliver(
+    spool: Annotated[
+        Path, typer.Option("--spool", help="The proxy's spool directory.", show_default=False)
+    ],
+    registry: Registry = "",
+    as_json: AsJson = False,
+) -> None:
+    """Deliver what a proxy left on its disk, after a crash. Nothing is recorded twice."""
+    from pgbalise.proxy.courier import Courier
+
+    courier = Courier(spool, registry)
+    done = courier.deliver_once()
+    waiting = courier.figures().waiting_bytes
+    if as_json:
+        _print_json(
+            {
+                "recorded": done.entries,
+                "unknown": done.unknown,
+                "damaged": done.damaged,
+                "files_deleted": done.files,
+                "waiting_bytes": waiting,
+            }
+        )
+        return
+    typer.echo(f"{done.entries:,} new entries, {done.files:,} files done with and deleted")
+    if done.unknown:
+        typer.echo(f"{done.unknown:,} extracts have no outcome: their proxy died before they ended")
+    if done.damaged:
+        typer.echo(f"{done.damaged:,} lines are no records: see {spool}/*.damaged")
+    if waiting:
+        typer.echo(f"{waiting:,} bytes are not delivered: still being written, or cut off")
 
 
 def _moment(text: str | None, option: str) -> datetime | None:

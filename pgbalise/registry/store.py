@@ -235,21 +235,23 @@ def _insert(registry: sa.Connection, entries: Sequence[Entry]) -> None:
         registry.execute(sa.insert(tables.entry), rows)
 
 
-def _entry(row: Any) -> Entry:
+def stored_entry(row: Any, prefix: str = "") -> Entry:
+    """Return the entry in a row, whose columns' names may begin with a prefix."""
+    found = row._mapping
     return Entry(
-        row.sequence,
-        row.recorded_at,
-        row.kind,
-        row.body,
-        bytes(row.previous),
-        bytes(row.hash),
+        found[f"{prefix}sequence"],
+        found[f"{prefix}recorded_at"],
+        found[f"{prefix}kind"],
+        found[f"{prefix}body"],
+        bytes(found[f"{prefix}previous"]),
+        bytes(found[f"{prefix}hash"]),
     )
 
 
 def _head(registry: sa.Connection) -> Entry | None:
     query = sa.select(tables.entry).order_by(tables.entry.c.sequence.desc()).limit(1)
     row = registry.execute(query).one_or_none()
-    return None if row is None else _entry(row)
+    return None if row is None else stored_entry(row)
 
 
 def entries(
@@ -289,7 +291,7 @@ def entries(
         query = sa.select(tail).order_by(tail.c.sequence)
     with problems(), registry.execute(query.execution_options(yield_per=_BATCH)) as rows:
         for row in rows:
-            yield _entry(row)
+            yield stored_entry(row)
 
 
 def checkpoints(registry: sa.Connection) -> list[Checkpoint]:

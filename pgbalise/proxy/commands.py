@@ -1,0 +1,57 @@
+"""``pgbalise proxy``: the configuration in, a running proxy out."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pgbalise.errors import InvalidInput
+
+
+def proxy(
+    config: Annotated[
+        Path, typer.Option("--config", "-c", help="The configuration, TOML.", show_default=False)
+    ],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(help="HOST:PORT or unix:FOLDER instead of the configured ones; repeatable."),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say whether the configuration can be used, and end.")
+    ] = False,
+) -> None:
+    """Stand between applications and PostgreSQL: marked data out, a ledger entry for each extract.
+
+    Runs until SIGTERM, which lets sessions finish; SIGHUP reads the configuration again.
+    """
+    from pgbalise.proxy.background import tasks
+    from pgbalise.proxy.config import Config, parse_config, parse_listen
+    from pgbalise.proxy.supervisor import run
+    from pgbalise.proxy.worker import client_context, serve, upstream_context
+
+    def usable(found: Config) -> None:
+        try:
+            upstream_context(found)
+            if found.tls is not None:
+                client_context(found)
+        except (OSError, ssl.SSLError) as problem:
+            raise InvalidInput(
+                f"a certificate or key cannot be used: {problem.strerror or problem}",
+                hint="look at [tls] and [upstream] in the configuration",
+            ) from None
+
+    if check:
+        try:
+            found = parse_config(config.read_text("utf-8"))
+        except OSError as problem:
+            raise InvalidInput(f"{config}: cannot be read: {problem.strerror}") from None
+        usable(found)
+        for warning in found.warnings():
+            typer.echo(warning)
+        typer.echo(f"{config}: can be used")
+        return
+    addresses = parse_listen(listen) if listen else ()
+    raise typer.Exit(run(config, serve, background=tasks, check=usable, listen=addresses))

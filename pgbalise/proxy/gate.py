@@ -1,0 +1,611 @@
+"""What becomes of a session's statements: the rewriting's verdicts, and the ledger's records.
+
+An extract is one session's use of one statement: the first run writes an intent, and nothing
+reaches the client before that is on the disk; what follows only adds to its sums, as long as no
+single run returns more than a few rows.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pgbalise.marking.policy import RecipientClass
+from pgbalise.proxy.catalog import Snapshot
+from pgbalise.proxy.metrics import Name as Count
+from pgbalise.rewrite import (
+    RESOLVE,
+    Analysis,
+    Answer,
+    Name,
+    Refusal,
+    Rules,
+    Step,
+    Unreadable,
+    analyse,
+    answers,
+    decide,
+)
+from pgbalise.wire.encodings import UnknownEncoding, decode, encode
+from pgbalise.wire.messages import error_response
+from pgbalise.wire.relay import Ask, Forward, Refuse, Verdict
+
+if TYPE_CHECKING:
+    from pgbalise.errors import SpoolProblem
+    from pgbalise.proxy.metrics import Counters
+    from pgbalise.proxy.spool import Spool
+
+_COUNTED = {
+    "select": Count.STATEMENTS_SELECT,
+    "copy": Count.STATEMENTS_COPY,
+    "cursor": Count.STATEMENTS_CURSOR,
+    "write": Count.STATEMENTS_WRITE,
+}
+
+_CACHED_STATEMENTS = 4096
+_CACHED_BYTES = 2048
+"""A longer statement is analysed each time."""
+
+_OPEN_EXTRACTS = 1024
+"""Extracts of one session that are kept open; the oldest is ended for one more."""
+
+_RESOLVE = RESOLVE.encode()
+_CANCELLED = "57014"
+_STALE = Refusal(
+    "0A000",
+    "what this prepared statement names may be something else by now",
+    "prepare the statement again",
+)
+
+
+class Beacons(Protocol):
+    """The decoys' identities, as far as they can be recognised."""
+
+    def match(self, values: Any) -> bool:
+        """Whether one of the values is a decoy's."""
+
+
+class Source(Protocol):
+    """Where the snapshot in force is found."""
+
+    current: Snapshot
+
+
+@dataclass
+class Desk:
+    """What a process's sessions share. ``now`` returns the time in UTC."""
+
+    spool: Spool
+    counters: Counters
+    point_rows: int
+    now: Callable[[], datetime]
+    beacons: dict[str, Beacons] = field(default_factory=dict)
+    over_limit: frozenset[str] = frozenset()
+    """Recipients who have had more than their limit, and get nothing until it allows more."""
+    analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who a session is with; ``settings`` are the server's, kept up to date by the gate."""
+
+    session: str
+    recipient: str
+    recipient_class: RecipientClass | None
+    database: str
+    client: str
+    settings: dict[str, str]
+
+
+class Passage:
+    """The gate of a database in which nothing is protected: everything passes."""
+
+    values_wanted = False
+    _forward = Forward()
+
+    def statement(self, sql: bytes) -> Verdict:  # noqa: ARG002
+        """Let a statement pass."""
+        return self._forward
+
+    def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:  # noqa: ARG002
+        """Nothing is ever asked."""
+        return self._forward
+
+    def known(self, name: bytes) -> None:
+        """No statement is counted."""
+
+    def cursor(self, name: bytes) -> None:
+        """No cursor is counted."""
+
+    def bound(self, token: Any, values: list[bytes]) -> None:
+        """No value is looked at."""
+
+    def starts(self, token: Any) -> int:  # noqa: ARG002
+        """Nothing is recorded."""
+        return 0
+
+    def ended(
+        self, token: Any, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
+    ) -> None:
+        """Nothing is counted."""
+
+    def parameter(self, name: str, value: str) -> None:
+        """No setting matters."""
+
+    def idle(self, status: int, quiet: bool) -> None:
+        """Nothing waits for this."""
+
+    def progress(self) -> None:
+        """There are no extracts."""
+
+    def finish(self, outcome: str) -> None:
+        """There are no extracts."""
+
+
+class _Extract:
+    """What one statement gave one session, since its intent."""
+
+    __slots__ = ("executions", "identity", "rows", "run_rows", "running", "size", "started", "told")
+
+    def __init__(self, identity: str, started: str) -> None:
+        self.identity = identity
+        self.started = started
+        self.executions = 0
+        self.rows = 0
+        self.size = 0
+        self.running = 0
+        self.run_rows = 0
+        self.told = (0, 0)
+
+
+class _Token:
+    """What was decided about one string of statements.
+
+    ``reads`` are, for each of its ``steps``, the steps whose rows it gives: itself, or what it runs
+    of statements prepared and cursors declared before. ``names`` is the session's count of changes
+    of names when it was decided, None when its names cannot come to mean something protected.
+    ``forgets`` are the statements and cursors that it ends.
+    """
+
+    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "steps")
+
+    def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
+        self.steps = steps
+        self.names = names
+        self.changes = any(step.changes_names or step.changes_reading for step in steps)
+        self.dynamic = any(step.executes or step.fetches for step in steps)
+        self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
+        self.forgets: list[list[tuple[_Known, str, _Token]]] = [[] for _ in steps]
+
+
+_Known = dict[str, list[_Token]]
+
+
+class _StaleStatement(Exception):
+    """A prepared statement's names may mean something else by now."""
+
+
+class SessionGate:
+    """The gate of one session.
+
+    ``durable`` is called when an intent is on the disk, or cannot be. ``prepared`` finds the token
+    of a statement that the client prepared by the protocol, by its name.
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        source: Source,
+        visitor: Visitor,
+        durable: Callable[[SpoolProblem | None], None],
+        prepared: Callable[[bytes], _Token | None],
+    ) -> None:
+        self._desk = desk
+        self._source = source
+        self._visitor = visitor
+        self._durable = durable
+        self._parsed = prepared
+        self._rules: Rules | None = None
+        self._answers: dict[Name, Answer] = {}
+        self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
+        self._changes = 0
+        self._unsettled = False
+        self._undone = False
+        self._prepared: _Known = {}
+        self._cursors: _Known = {}
+        self._extracts: OrderedDict[str, _Extract] = OrderedDict()
+        self.values_wanted = visitor.database in desk.beacons
+        self._forward = Forward()
+
+    # verdicts
+
+    def statement(self, sql: bytes) -> Verdict:
+        """Decide about the text of a Query or a Parse."""
+        desk = self._desk
+        rules = self._rules_now()
+        settings = self._visitor.settings
+        try:
+            text = decode(sql, settings.get("client_encoding", ""), settled=not self._unsettled)
+        except UnknownEncoding as problem:
+            return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+        # a setting that is on its way may change what a backslash means
+        standard = not self._unsettled and settings.get("standard_conforming_strings") != "off"
+        key = (self._source.current.number, self._visitor.recipient_class, standard, text)
+        analysis = desk.analysed.get(key)
+        desk.counters.add(Count.ANALYSES if analysis is None else Count.ANALYSIS_CACHE_HITS)
+        if analysis is None:
+            try:
+                analysis = analyse(text, rules, standard_conforming_strings=standard)
+            except Unreadable as problem:
+                return self._refuse(problem.refusal)
+            if len(text) <= _CACHED_BYTES:
+                desk.analysed[key] = analysis
+                if len(desk.analysed) > _CACHED_STATEMENTS:
+                    desk.analysed.popitem(last=False)
+        if analysis.plain:
+            desk.counters.add(Count.STATEMENTS_UNPROTECTED)
+            return self._forward
+        missing = tuple(name for name in analysis.questions if name not in self._answers)
+        if missing:
+            self._asked = (analysis, text, missing)
+            return Ask(
+                _RESOLVE,
+                [
+                    _array([name.quoted for name in missing]).encode(),
+                    _array([str(oid) for oid in rules.protected]).encode(),
+                    _array([str(oid) for oid in rules.marked]).encode(),
+                ],
+            )
+        return self._decided(analysis, text)
+
+    def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:
+        """Decide about the statement asked for, now that the server has said what its names are."""
+        assert self._asked is not None
+        analysis, text, missing = self._asked
+        self._asked = None
+        told = [tuple(None if value is None else value.decode() for value in row) for row in rows]
+        self._answers.update(answers(missing, told))
+        return self._decided(analysis, text)
+
+    def _rules_now(self) -> Rules:
+        rules = self._source.current.rules.get(self._visitor.recipient_class)
+        if rules is None:
+            rules = self._source.current.rules[None]
+        if rules is not self._rules:
+            if self._rules is not None:
+                # what names mean, and what is protected, may be another matter now
+                self._forget()
+            self._rules = rules
+        return rules
+
+    def _changed(self) -> None:
+        """Names and settings may change while what was just sent runs, and at the end of it."""
+        self._forget()
+        self._unsettled = self._undone = True
+
+    def _forget(self) -> None:
+        self._changes += 1
+        self._answers.clear()
+
+    def _decided(self, analysis: Analysis, text: str) -> Forward | Refuse:
+        assert self._rules is not None
+        decision = decide(analysis, self._answers, self._rules)
+        if isinstance(decision, Refusal):
+            return self._refuse(decision)
+        # a name that was replaced by a marked view's is fixed; what else it meant can change
+        loose = any(not _touches(self._answers[name]) for name in analysis.questions)
+        token = _Token(decision.statements, self._changes if loose else None)
+        try:
+            self._find_reads(token)
+        except _StaleStatement:
+            return self._refuse(_STALE)
+        touching = any(token.reads) or any(step.touched for step in decision.statements)
+        if touching:
+            refusal = self._may_touch(token)
+            if refusal is not None:
+                return self._refuse(refusal)
+        for at, step in enumerate(decision.statements):
+            self._remember(step, token.names)
+            self._forgets(token, at, step)
+            if step.constants:
+                self._beacon(step.constants)
+        if token.changes:
+            self._changed()
+        edited = decision.sql is not text
+        if touching:
+            for step in decision.statements:
+                self._desk.counters.add(_COUNTED.get(step.kind, Count.STATEMENTS_UNPROTECTED))
+        if not edited:
+            counted = touching or token.changes or token.dynamic or token.names is not None
+            return Forward(None, token) if counted or any(token.forgets) else self._forward
+        encoding = self._visitor.settings.get("client_encoding", "")
+        try:
+            return Forward(encode(decision.sql, encoding), token)
+        except UnknownEncoding as problem:
+            return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+
+    def _find_reads(self, token: _Token) -> None:
+        """Find what a statement runs of others, as they are now. Raise _StaleStatement."""
+        for at, step in enumerate(token.steps):
+            others = list(self._cursors.get(step.fetches, ())) if step.fetches else []
+            if step.executes:
+                others += self._prepared.get(step.executes, ())
+                parsed = self._parsed(step.executes.encode())
+                if parsed is not None:
+                    others.append(parsed)
+                if any(self._is_stale(other) for other in others):
+                    raise _StaleStatement
+                token.changes |= any(other.changes for other in others)
+            if others:
+                own = [step] if step.touched else []
+                token.reads[at] = own + [one for other in others for one in other.reads[0]]
+
+    def _remember(self, step: Step, names: int | None) -> None:
+        for name, known in ((step.prepares, self._prepared), (step.declares, self._cursors)):
+            made = _Token((_as_run(step),), names)
+            if name and (step.touched or made.changes or names is not None):
+                known.setdefault(name, []).append(made)
+
+    def _forgets(self, token: _Token, at: int, step: Step) -> None:
+        """Note what a statement ends: what there is now, not what comes while it runs."""
+        for name, known in ((step.deallocates, self._prepared), (step.closes, self._cursors)):
+            if name is not None:
+                names = list(known) if name == "*" else [name]
+                for one in names:
+                    token.forgets[at] += [(known, one, old) for old in known.get(one, ())]
+
+    def _may_touch(self, token: _Token) -> Refusal | None:
+        assert self._rules is not None
+        if not self._rules.enrolled:
+            return Refusal(
+                "42501",
+                f'role "{self._visitor.recipient}" is not enrolled as a recipient',
+                "ask the database administrator to enrol it",
+            )
+        if any(step.kind == "explain" for step in token.steps):
+            return Refusal(
+                "42501",
+                "EXPLAIN of a protected relation is refused",
+                "its plan would tell decoys from patients",
+            )
+        if self._visitor.recipient in self._desk.over_limit:
+            return Refusal(
+                "53400",
+                "this recipient has had as many rows as its limit allows",
+                "wait, or ask the database administrator",
+            )
+        problem = self._desk.spool.problem
+        if problem is not None:
+            return Refusal("53100", "extracts cannot be recorded now", problem.message)
+        return None
+
+    def _refuse(self, refusal: Refusal) -> Refuse:
+        self._desk.counters.add(Count.STATEMENTS_REFUSED)
+        return Refuse(error_response(refusal.sqlstate, refusal.message, refusal.hint))
+
+    def _is_stale(self, token: _Token) -> bool:
+        return token.names is not None and token.names != self._changes
+
+    # what the relay tells
+
+    def known(self, name: bytes) -> _Token | None:
+        """Return the token of a statement prepared in SQL."""
+        return _union(self._prepared, name)
+
+    def cursor(self, name: bytes) -> _Token | None:
+        """Return the token of a cursor declared in SQL."""
+        return _union(self._cursors, name)
+
+    def bound(self, token: _Token | None, values: list[bytes]) -> bytes | None:
+        """Refuse a statement whose names may mean something else than when it was prepared."""
+        if values:
+            self._beacon(values)
+        if token is None:
+            return None
+        stale = self._is_stale(token)
+        if token.dynamic and not stale:
+            try:
+                self._find_reads(token)
+            except _StaleStatement:
+                stale = True
+        return self._refuse(_STALE).response if stale else None
+
+    def starts(self, token: _Token) -> int:
+        """Write what is missing of intents; return for how many of them the client must wait."""
+        if token.changes:
+            self._changed()
+        waits = 0
+        for steps in token.reads:
+            for step in steps:
+                extract = self._extracts.get(step.statement)
+                if extract is None:
+                    extract = self._intend(step)
+                    waits += 1
+                extract.running += 1
+        return waits
+
+    def ended(
+        self, token: _Token, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
+    ) -> None:
+        """Add a run's rows to its extract, and end the extract when it was not a point query."""
+        if token.changes:
+            self._changed()
+        if sqlstate is None and step < len(token.forgets):
+            for known, name, old in token.forgets[step]:
+                kept = known.get(name, [])
+                if old in kept:
+                    kept.remove(old)
+                if not kept:
+                    known.pop(name, None)
+        # a string that fails takes with it what comes behind
+        for later in token.reads[step + 1 :] if sqlstate is not None else ():
+            for one in later:
+                if one.statement in self._extracts:
+                    self._extracts[one.statement].running -= 1
+        for index, one in enumerate(token.reads[step] if step < len(token.reads) else ()):
+            extract = self._extracts.get(one.statement)
+            if extract is None:
+                continue
+            extract.running -= 1
+            if index == 0:
+                told = rows or _rows_of(tag)
+                extract.rows += told
+                extract.run_rows += told
+                extract.size += size
+                self._desk.counters.add(Count.ROWS, told)
+            if sqlstate:
+                outcome = "cancelled" if sqlstate == _CANCELLED else "error"
+                self._end(one.statement, outcome, sqlstate)
+            elif tag:
+                extract.executions += 1
+                # a cursor's rows are one extract, in however many pieces they are fetched
+                whole = token.steps[step].fetches is None
+                if whole and extract.run_rows > self._desk.point_rows and extract.running <= 0:
+                    self._end(one.statement, "complete", None)
+                extract.run_rows = 0
+
+    def parameter(self, name: str, value: str) -> None:
+        """Remember a setting that the server reports."""
+        self._visitor.settings[name] = value
+
+    def idle(self, status: int, quiet: bool) -> None:
+        """The server has told all that had changed; a transaction's end may take it back."""
+        if self._undone and quiet:
+            self._forget()
+            self._unsettled = False
+            self._undone = status != ord("I")
+
+    # the ledger
+
+    def _intend(self, step: Step) -> _Extract:
+        if len(self._extracts) >= _OPEN_EXTRACTS:
+            self._end(next(iter(self._extracts)), "complete", None)
+        desk, visitor, snapshot = self._desk, self._visitor, self._source.current
+        extract = _Extract(secrets.token_hex(16), self._now())
+        self._extracts[step.statement] = extract
+        record = {
+            "type": "intent",
+            "at": extract.started,
+            "extract": extract.identity,
+            "session": visitor.session,
+            "recipient": visitor.recipient,
+            "class": str(visitor.recipient_class),
+            "database": snapshot.database,
+            "system": snapshot.system,
+            "client": visitor.client,
+            "application_name": visitor.settings.get("application_name", ""),
+            "statement": step.statement,
+            "statement_hash": sha256(step.statement.encode()).hexdigest(),
+            "relations": [
+                {"relation": f"{one.schema}.{one.relation}", "carriers": list(one.carriers)}
+                for one in step.touched
+            ],
+            "epoch": snapshot.epoch,
+            "kind": step.kind,
+        }
+        desk.counters.add(Count.EXTRACTS)
+        desk.spool.append(record, self._durable)
+        return extract
+
+    def _end(self, statement: str, outcome: str, sqlstate: str | None) -> None:
+        extract = self._extracts.pop(statement)
+        record = {
+            "type": "outcome",
+            "at": self._now(),
+            **_sums(extract),
+            "started_at": extract.started,
+            "ended_at": self._now(),
+            "outcome": outcome,
+        }
+        if sqlstate:
+            record["sqlstate"] = sqlstate
+        self._desk.spool.append(record)
+
+    def progress(self) -> None:
+        """Record how far extracts are that have not ended."""
+        for extract in self._extracts.values():
+            sums = (extract.executions, extract.rows)
+            if sums != extract.told:
+                extract.told = sums
+                record = {"type": "progress", "at": self._now(), **_sums(extract)}
+                self._desk.spool.append(record)
+
+    def finish(self, outcome: str) -> None:
+        """End all extracts: the session is over."""
+        for statement, extract in list(self._extracts.items()):
+            self._end(statement, outcome if extract.running > 0 else "complete", None)
+
+    def _now(self) -> str:
+        return self._desk.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def _beacon(self, values: Any) -> None:
+        beacons = self._desk.beacons.get(self._visitor.database)
+        if beacons is None or not beacons.match(values):
+            return
+        visitor, snapshot = self._visitor, self._source.current
+        self._desk.counters.add(Count.ALERTS)
+        self._desk.spool.append(
+            {
+                "type": "alert",
+                "at": self._now(),
+                "alert": secrets.token_hex(16),
+                "kind": "decoy",
+                "severity": "critical",
+                "recipient": visitor.recipient,
+                "database": snapshot.database,
+                "system": snapshot.system,
+                "client": visitor.client,
+                "detail": {"session": visitor.session},
+            }
+        )
+
+
+def _as_run(step: Step) -> Step:
+    """Return the step that runs what another prepares or declares."""
+    return replace(step, prepares=None)
+
+
+def _union(known: _Known, name: bytes) -> _Token | None:
+    tokens = known.get(name.decode("utf-8", "replace"))
+    if not tokens:
+        return None
+    if len(tokens) == 1:
+        return tokens[0]
+    names = [token.names for token in tokens if token.names is not None]
+    made = _Token(tokens[0].steps, min(names, default=None))
+    made.reads[0] = [step for token in tokens for step in token.reads[0]]
+    return made
+
+
+def _touches(answer: Answer) -> bool:
+    return bool(answer.marked or answer.stored)
+
+
+def _sums(extract: _Extract) -> dict[str, object]:
+    return {
+        "extract": extract.identity,
+        "executions": extract.executions,
+        "rows": extract.rows,
+        "bytes": extract.size,
+    }
+
+
+def _rows_of(tag: bytes) -> int:
+    """Return the rows of a statement that gave none to the client: copied into a table or file."""
+    found = re.fullmatch(rb"(?:SELECT|COPY|INSERT \d+) (\d+)", tag)
+    return int(found[1]) if found else 0
+
+
+def _array(values: Iterable[str]) -> str:
+    """Return a text array as PostgreSQL reads it."""
+    return "{" + ",".join(_element(value) for value in values) + "}"
+
+
+def _element(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'

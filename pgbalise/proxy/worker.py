@@ -1,0 +1,381 @@
+"""One process of the proxy: accepts clients, knows the databases, ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import ssl
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from psycopg.conninfo import make_conninfo
+
+from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
+from pgbalise.proxy.catalog import Catalog
+from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
+from pgbalise.proxy.gate import Desk
+from pgbalise.proxy.metrics import Name as Count
+from pgbalise.proxy.sessions import ALPN, Session, fatal
+from pgbalise.proxy.spool import Spool
+from pgbalise.wire import messages as m
+from pgbalise.wire.scram import Verifier, end_point
+from pgbalise.wire.startup import Cancel
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from pgbalise.proxy.supervisor import WorkerContext
+
+_CANCELS_AT_ONCE = 64
+
+
+def serve(context: WorkerContext) -> None:
+    """Serve clients until told to stop."""
+    spool = Spool(
+        context.config.spool,
+        min_free_bytes=context.config.ledger.min_free_bytes,
+        max_bytes=context.config.ledger.max_bytes,
+    )
+    spool.start()
+    try:
+        with asyncio.Runner(loop_factory=_loop) as runner:
+            runner.run(Worker(context, spool).serve())
+    finally:
+        spool.close()
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class Worker:
+    """What a process's sessions share: configuration, databases, limits."""
+
+    def __init__(self, context: WorkerContext, spool: Spool) -> None:
+        self._context = context
+        self.config = context.config
+        self.log = context.log
+        self.counters = context.counters
+        self.draining = False
+        self.desk = Desk(
+            spool, context.counters, context.config.ledger.point_rows, lambda: datetime.now(UTC)
+        )
+        self._catalogs: dict[str, asyncio.Task[Catalog]] = {}
+        self._sessions: set[Session] = set()
+        self._by_address: Counter[str] = Counter()
+        self._by_role: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
+        self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        self._mock_secret = secrets.token_bytes(32)
+        self._load_tls()
+
+    def _load_tls(self) -> None:
+        self.tls: ssl.SSLContext | None = None
+        self.end_point: bytes | None = None
+        self._upstream_tls = upstream_context(self.config)
+        if self.config.tls is None:
+            return
+        self.tls = client_context(self.config)
+        pem = self.config.tls.certificate.read_text("ascii")
+        first = pem[pem.index("-----BEGIN CERTIFICATE") :]
+        self.end_point = end_point(ssl.PEM_cert_to_DER_cert(first[: first.index("-----END") + 25]))
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop."""
+        return asyncio.get_running_loop()
+
+    async def serve(self) -> None:
+        """Accept clients until stopped."""
+        listeners = self._context.listen()
+        self._context.attend(self.loop, drain=self.drain, stop=self.stop, reload=self.reload)
+        accepting = [self.spawn(self._accept(listener)) for listener in listeners]
+        self.spawn(self._tick())
+        self._context.ready()
+        await self._ended.wait()
+        for task in accepting:
+            task.cancel()
+        for listener in listeners:
+            listener.close()
+        for session in list(self._sessions):
+            session.dismiss()
+        # what was written to the sockets still leaves
+        await asyncio.sleep(0.05)
+        for task in list(self._tasks):
+            task.cancel()
+        for catalog in self._catalogs.values():
+            if catalog.done() and not catalog.cancelled() and catalog.exception() is None:
+                catalog.result().close()
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run a coroutine for as long as the worker lives."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # what the supervisor says
+
+    def drain(self) -> None:
+        """Take no more clients; end idle sessions now, the others when they are done."""
+        if self.draining:
+            self.stop()
+            return
+        self.draining = True
+        for session in list(self._sessions):
+            session.drain()
+        if not self._sessions:
+            self._ended.set()
+        self.loop.call_later(self.config.limits.drain_seconds, self.stop)
+
+    def stop(self) -> None:
+        """End everything."""
+        self.draining = True
+        self._ended.set()
+
+    def reload(self, config: Config) -> None:
+        """Go on with another configuration; sessions that are there keep what they began with."""
+        self.config = config
+        self.desk.point_rows = config.ledger.point_rows
+        try:
+            self._load_tls()
+        except (OSError, ssl.SSLError, ValueError) as problem:
+            self.log.failure("certificates not loaded", problem)
+
+    # clients
+
+    async def _accept(self, listener: socket.socket) -> None:
+        while not self.draining:
+            try:
+                connection, _ = await self.loop.sock_accept(listener)
+            except OSError as problem:
+                # out of file descriptors: clients wait in the kernel's queue
+                self.log.failure("cannot accept", problem)
+                await asyncio.sleep(0.5)
+                continue
+            connection.setblocking(False)
+            address = "local"
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                with contextlib.suppress(OSError):
+                    address = connection.getpeername()[0]
+            session = Session(self, address)
+            limits = self.config.limits
+            per_address = limits.connections_per_address
+            if len(self._sessions) >= limits.connections or (
+                per_address and self._by_address[address] >= per_address
+            ):
+                self.counters.add(Count.LOGINS_OVER_LIMIT)
+                with contextlib.suppress(OSError):
+                    connection.send(fatal("53300", "too many connections to the proxy"))
+                connection.close()
+                continue
+            self._sessions.add(session)
+            self._by_address[address] += 1
+            self.counters.add(Count.CONNECTIONS)
+            self.counters.add(Count.CONNECTIONS_OPEN)
+            self.spawn(session.run(connection))
+
+    def admit_role(self, session: Session) -> bool:
+        """Count a session to its role, unless the role has too many."""
+        limit = self.config.limits.connections_per_role
+        if limit and self._by_role[session.role] >= limit:
+            session.role = ""
+            self.counters.add(Count.LOGINS_OVER_LIMIT)
+            return False
+        self._by_role[session.role] += 1
+        return True
+
+    def left(self, session: Session) -> None:
+        """A session has ended."""
+        if session not in self._sessions:
+            return
+        self._sessions.discard(session)
+        self.counters.add(Count.CONNECTIONS_OPEN, -1)
+        for counted, key in ((self._by_address, session.address), (self._by_role, session.role)):
+            counted[key] -= 1
+            if counted[key] <= 0:
+                del counted[key]
+        if self.draining and not self._sessions:
+            self._ended.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.ledger.outcome_seconds)
+            for session in list(self._sessions):
+                session.tick()
+
+    # the server
+
+    async def catalog(self, database: str) -> Catalog:
+        """Return what is known of a database, read at least once. Raise DatabaseProblem."""
+        task = self._catalogs.get(database)
+        if task is None or (task.done() and task.exception() is not None):
+            task = self.loop.create_task(self._read_catalog(database))
+            self._catalogs[database] = task
+        return await asyncio.shield(task)
+
+    async def _read_catalog(self, database: str) -> Catalog:
+        catalog = Catalog(
+            self._own_dsn(database), database, frozenset(self.config.rewrite.functions)
+        )
+        await self.loop.run_in_executor(None, catalog.refresh)
+        self.spawn(self._refresh(catalog))
+        return catalog
+
+    async def _refresh(self, catalog: Catalog) -> None:
+        while True:
+            await asyncio.sleep(self.config.rewrite.refresh_seconds)
+            try:
+                if await self.loop.run_in_executor(None, catalog.refresh):
+                    self.log.info("catalog", database=catalog.current.database)
+            except PgbaliseError as problem:
+                self.log.failure("catalog not read", problem)
+
+    def _own_dsn(self, database: str) -> str:
+        upstream = self.config.upstream
+        parameters: dict[str, object] = {
+            "host": upstream.host,
+            "port": upstream.port,
+            "user": self.config.user,
+            "dbname": database,
+            "sslmode": str(upstream.tls),
+            "connect_timeout": upstream.connect_seconds,
+            "passfile": self.config.passfile,
+            "sslrootcert": upstream.ca or ("system" if self._system_roots else None),
+            "sslcert": upstream.certificate,
+            "sslkey": upstream.key,
+        }
+        given = {name: str(value) for name, value in parameters.items() if value is not None}
+        return make_conninfo("", **given)
+
+    @property
+    def _system_roots(self) -> bool:
+        return self.config.upstream.tls is TlsMode.VERIFY_FULL
+
+    async def verifier(self, database: str, role: str) -> Verifier:
+        """Return what the server stores of a role's password, or what looks like it."""
+        catalog = await self.catalog(database)
+        stored = await self.loop.run_in_executor(None, catalog.verifier, role)
+        if stored is not None:
+            with contextlib.suppress(InvalidInput):
+                return Verifier.parse(stored)
+        return Verifier.mock(role, self._mock_secret)
+
+    async def connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Connect to the server, encrypted as configured. Raise EnvironmentProblem."""
+        upstream = self.config.upstream
+        try:
+            async with asyncio.timeout(upstream.connect_seconds):
+                return await self._connect(protocol)
+        except (OSError, ssl.SSLError, TimeoutError) as problem:
+            self.counters.add(Count.UPSTREAM_FAILURES)
+            self.log.failure("server not reached", problem, upstream=str(upstream.address))
+            raise EnvironmentProblem(
+                "the server cannot be reached", hint="see the proxy's log"
+            ) from None
+
+    async def _connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
+        upstream = self.config.upstream
+        path = upstream.address.socket
+        if path is not None:
+            transport, _ = await self.loop.create_unix_connection(lambda: protocol, str(path))
+            return transport
+        connection = await _dial(self.loop, upstream.host, upstream.port)
+        try:
+            context = self._upstream_tls
+            if context is not None:
+                await self.loop.sock_sendall(connection, m.SSL_REQUEST_MESSAGE)
+                # one byte and no more: what follows belongs to the handshake
+                answer = await self.loop.sock_recv(connection, 1)
+                if answer != b"S":
+                    if upstream.tls is not TlsMode.PREFER or answer != b"N":
+                        raise OSError("the server does not offer TLS")
+                    context = None
+            transport, _ = await self.loop.create_connection(
+                lambda: protocol,
+                sock=connection,
+                ssl=context,
+                server_hostname=upstream.host if context is not None else None,
+            )
+        except BaseException:
+            connection.close()
+            raise
+        return transport
+
+    async def cancel(self, request: Cancel) -> None:
+        """Hand a cancel request on: the key that the client has is the server's own."""
+        self.counters.add(Count.CANCEL_REQUESTS)
+        async with self._cancels:
+            ended = asyncio.Event()
+            protocol = _Ending(ended)
+            transport = await self.connect(protocol)
+            transport.write(m.cancel_request(request.process_and_key))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), 5)
+            transport.close()
+
+
+class _Ending(asyncio.Protocol):
+    def __init__(self, ended: asyncio.Event) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self._ended.set()
+
+
+async def _dial(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    problem: OSError | None = None
+    for family, kind, protocol, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        connection = socket.socket(family, kind, protocol)
+        connection.setblocking(False)
+        try:
+            await loop.sock_connect(connection, address)
+        except OSError as refused:
+            connection.close()
+            problem = refused
+            continue
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return connection
+    raise problem or OSError("the host has no address")
+
+
+def client_context(config: Config) -> ssl.SSLContext:
+    """Return how TLS is spoken with clients; raise OSError for files that cannot be used."""
+    assert config.tls is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    versions = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+    context.minimum_version = versions[config.tls.minimum_version]
+    context.load_cert_chain(config.tls.certificate, config.tls.key)
+    context.set_alpn_protocols([ALPN])
+    if config.tls.client_ca is not None:
+        context.load_verify_locations(config.tls.client_ca)
+        certificates = config.authentication.mode is AuthenticationMode.CERTIFICATE
+        context.verify_mode = ssl.CERT_REQUIRED if certificates else ssl.CERT_OPTIONAL
+    return context
+
+
+def upstream_context(config: Config) -> ssl.SSLContext | None:
+    """Return how TLS is spoken with the server, None for not at all."""
+    upstream = config.upstream
+    if upstream.tls is TlsMode.DISABLE or upstream.address.socket is not None:
+        return None
+    context = ssl.create_default_context(cafile=upstream.ca)
+    context.set_alpn_protocols([ALPN])
+    context.check_hostname = upstream.tls is TlsMode.VERIFY_FULL
+    if upstream.tls in {TlsMode.PREFER, TlsMode.REQUIRE}:
+        context.verify_mode = ssl.CERT_NONE
+    if upstream.certificate is not None:
+        context.load_cert_chain(upstream.certificate, upstream.key)
+    return context

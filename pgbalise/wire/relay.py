@@ -1,0 +1,745 @@
+"""A session between a client and a server, from the first ReadyForQuery on.
+
+Bytes of either side go in, bytes for either side come out. Every statement is shown to a gate
+before the server may see it; the gate lets it pass, puts another text in its place, refuses it, or
+asks the server something first, in the client's own session. Rows and COPY data are counted by
+their headers and handed on unopened.
+
+What the server answers is matched to what it was asked by a queue of expectations: the head is
+what the server is answering now, and ``_TRANSITIONS`` says what each kind of message means to it.
+After an error in the extended protocol the server ignores everything up to Sync (the manual,
+section 55.2.3), and during COPY IN it ignores Flush and Sync (55.2.6): neither may be expected.
+
+A refused statement is put in the place of one that the server will refuse for its syntax, and the
+server's error is replaced by the refusal. So transactions, pipelines and what follows an error go
+as for any statement that failed, and are the server's own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+from pgbalise.wire import messages as m
+from pgbalise.wire.messages import Backend, Frontend, length_at
+from pgbalise.wire.startup import ProtocolViolation
+
+_UNSPEAKABLE = b"pgbalise refused this statement"
+_SYNTAX_ERROR = "42601"
+_QUESTION = b"pgbalise.question"
+_STREAMED_BIND = 1 << 20
+"""A Bind message longer than this is handed on before it is whole, its values unseen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Let a statement pass: as written when ``sql`` is None. ``token`` comes back with its rows."""
+
+    sql: bytes | None = None
+    token: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Do not run a statement; the client gets this ErrorResponse."""
+
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Run a query of the gate's own first, in the client's session and transaction."""
+
+    sql: bytes
+    values: Sequence[bytes]
+
+
+Verdict = Forward | Refuse | Ask
+
+
+class Gate(Protocol):
+    """Who decides about statements and counts what leaves.
+
+    A token is what the gate said of a statement; None means that nothing is to be counted.
+    """
+
+    values_wanted: bool
+    """Whether values bound to parameters are to be shown."""
+
+    def statement(self, sql: bytes) -> Verdict:
+        """Decide about the text of a Query or a Parse."""
+
+    def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:
+        """Decide about the statement asked for, now that the answer is there."""
+
+    def known(self, name: bytes) -> Any:
+        """Return the token of a statement prepared in SQL, or None."""
+
+    def cursor(self, name: bytes) -> Any:
+        """Return the token of a cursor declared in SQL, or None."""
+
+    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+        """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
+
+    def starts(self, token: Any) -> int:
+        """A statement is about to run; return how many things must happen before rows may leave.
+
+        Each of them is one to be taken off ``Relay.holding`` again.
+        """
+
+    def ended(
+        self, token: Any, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
+    ) -> None:
+        """A statement ran, or failed with an SQLSTATE.
+
+        ``step`` is its place in the string it came in, ``rows`` and ``size`` count the DataRow and
+        CopyData messages that the client got and their bytes. An empty ``tag`` means that the
+        portal has more rows.
+        """
+
+    def parameter(self, name: str, value: str) -> None:
+        """The server reported a setting."""
+
+    def idle(self, status: int, quiet: bool) -> None:
+        """The server is ready; ``status`` is ReadyForQuery's, ``quiet`` that it was asked no more.
+
+        When it is quiet, it has reported all settings as they are.
+        """
+
+
+class Expected(IntEnum):
+    """What the server was asked and has not answered in full."""
+
+    QUERY = 0
+    PARSE = 1
+    BIND = 2
+    DESCRIBE = 3
+    EXECUTE = 4
+    CLOSE = 5
+    SYNC = 6
+    COPY_END = 7
+    """CopyDone or CopyFail, sent before the server said that it wants data. It has no answer."""
+
+
+class _Meaning(IntEnum):
+    WRONG = 0
+    PART = 1
+    STEP = 2
+    """One statement of a Query has run."""
+    LAST = 3
+    COPY_IN = 4
+
+
+_B = Backend
+_TRANSITIONS: dict[Expected, dict[int, _Meaning]] = {
+    Expected.QUERY: {
+        _B.ROW_DESCRIPTION: _Meaning.PART,
+        _B.COPY_OUT_RESPONSE: _Meaning.PART,
+        _B.COPY_DONE: _Meaning.PART,
+        _B.COPY_IN_RESPONSE: _Meaning.COPY_IN,
+        _B.COMMAND_COMPLETE: _Meaning.STEP,
+        _B.EMPTY_QUERY_RESPONSE: _Meaning.STEP,
+        _B.READY_FOR_QUERY: _Meaning.LAST,
+    },
+    Expected.PARSE: {_B.PARSE_COMPLETE: _Meaning.LAST},
+    Expected.BIND: {_B.BIND_COMPLETE: _Meaning.LAST},
+    Expected.DESCRIBE: {
+        _B.PARAMETER_DESCRIPTION: _Meaning.PART,
+        _B.ROW_DESCRIPTION: _Meaning.LAST,
+        _B.NO_DATA: _Meaning.LAST,
+    },
+    Expected.EXECUTE: {
+        _B.COPY_OUT_RESPONSE: _Meaning.PART,
+        _B.COPY_DONE: _Meaning.PART,
+        _B.COPY_IN_RESPONSE: _Meaning.COPY_IN,
+        _B.COMMAND_COMPLETE: _Meaning.LAST,
+        _B.EMPTY_QUERY_RESPONSE: _Meaning.LAST,
+        _B.PORTAL_SUSPENDED: _Meaning.LAST,
+    },
+    Expected.CLOSE: {_B.CLOSE_COMPLETE: _Meaning.LAST},
+    Expected.SYNC: {_B.READY_FOR_QUERY: _Meaning.LAST},
+    Expected.COPY_END: {},
+}
+
+_UNASKED = frozenset({_B.NOTICE_RESPONSE, _B.NOTIFICATION_RESPONSE, _B.PARAMETER_STATUS})
+_OPENED = frozenset(
+    {_B.COMMAND_COMPLETE, _B.ERROR_RESPONSE, _B.PARAMETER_STATUS, _B.READY_FOR_QUERY}
+)
+"""Messages whose body is read, and so waited for."""
+
+
+class _Expectation:
+    __slots__ = ("asked", "kind", "name", "refusal", "step", "token")
+
+    def __init__(
+        self,
+        kind: Expected,
+        token: Any = None,
+        *,
+        name: bytes = b"",
+        refusal: bytes | None = None,
+        asked: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.token = token
+        self.name = name
+        self.refusal = refusal
+        self.asked = asked
+        self.step = 0
+
+
+_BIND = _Expectation(Expected.BIND)
+_DESCRIBE = _Expectation(Expected.DESCRIBE)
+_EXECUTE = _Expectation(Expected.EXECUTE)
+_SYNC = _Expectation(Expected.SYNC)
+_COPY_END = _Expectation(Expected.COPY_END)
+
+
+class _Question(NamedTuple):
+    """A statement that waits for an answer: of a Query, or of a Parse with its name and types."""
+
+    message: bytes
+    name: bytes | None
+    types: bytes
+    pipelined: bool
+
+
+class Relay:
+    """One session. What to send lies in ``to_client`` and ``to_server`` after each call.
+
+    While ``holding``, what lies in ``to_client`` must not be sent. While ``blocked``, the client's
+    bytes are only kept, so its socket should not be read. ``over`` once the client has left.
+    ``status`` is ReadyForQuery's. Both ``from_`` methods raise ProtocolViolation, and the session
+    is then of no more use.
+    """
+
+    def __init__(self, gate: Gate, *, statement_bytes: int) -> None:
+        self.to_client: list[bytes] = []
+        self.to_server: list[bytes] = []
+        self.holding = 0
+        self.over = False
+        self.status = ord("I")
+        self._gate = gate
+        self._limit = statement_bytes
+        self._queue: deque[_Expectation] = deque()
+        self._statements: dict[bytes, Any] = {}
+        self._unconfirmed: dict[bytes, Any] = {}
+        self._portals: dict[bytes, Any] = {}
+        self._pipelined = False
+        self._skipping = False
+        self._copying = False
+        self._question: _Question | None = None
+        self._rows_asked: list[tuple[bytes | None, ...]] = []
+        self._question_failed: bytes | None = None
+        self._client: list[bytes] = []
+        self._client_size = 0
+        self._client_need = 0
+        self._client_skip = 0
+        self._client_drop = False
+        self._server = b""
+        self._server_skip = 0
+        self._rows = 0
+        self._size = 0
+        self._takes: dict[int, Callable[[bytes, int, int], bytes | None]] = {
+            Frontend.BIND: self._bind,
+            Frontend.EXECUTE: self._execute,
+            Frontend.SYNC: self._sync,
+            Frontend.DESCRIBE: self._describe,
+            Frontend.QUERY: self._query,
+            Frontend.PARSE: self._parse,
+            Frontend.CLOSE: self._close,
+            Frontend.FLUSH: self._flush,
+            Frontend.COPY_DATA: self._copy_data,
+            Frontend.COPY_DONE: self._copy_end,
+            Frontend.COPY_FAIL: self._copy_end,
+            Frontend.FUNCTION_CALL: self._function_call,
+            Frontend.TERMINATE: self._terminate,
+        }
+
+    def prepared(self, name: bytes) -> Any:
+        """Return the token of a statement that was prepared by a Parse, or None."""
+        waiting = self._unconfirmed
+        return waiting[name] if name in waiting else self._statements.get(name)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the client must wait: a question of the gate's is not answered yet."""
+        return self._question is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the server owes an answer or a transaction is open."""
+        return bool(self._queue) or self.status != ord("I") or bool(self._client)
+
+    # what the client sends
+
+    def from_client(self, data: bytes) -> None:
+        """Take bytes of the client."""
+        if self._client or self._question is not None:
+            self._keep(data)
+            if self._question is not None or self._client_size < self._client_need:
+                return
+            data = self._kept()
+        self._client_messages(data)
+
+    def _keep(self, data: bytes) -> None:
+        self._client.append(data)
+        self._client_size += len(data)
+
+    def _kept(self) -> bytes:
+        data = b"".join(self._client)
+        self._client.clear()
+        self._client_size = 0
+        return data
+
+    def _client_messages(self, data: bytes) -> None:
+        end = len(data)
+        start = pos = 0
+        if self._client_skip:
+            pos = min(self._client_skip, end)
+            self._client_skip -= pos
+            if self._client_drop:
+                start = pos
+        takes = self._takes
+        while end - pos >= m.HEADER_BYTES:
+            kind = data[pos]
+            (length,) = length_at(data, pos + 1)
+            after = pos + 1 + length
+            if after > end or length < 4:
+                self._check(kind, length)
+                if not self._streamed(kind, data, pos):
+                    break
+                if kind == Frontend.COPY_DATA:
+                    replacement = self._copy_data(data, pos, end)
+                else:
+                    replacement = self._bind(data, pos, end)
+                self._client_skip = after - end
+                self._client_drop = replacement is not None
+                after = end
+            else:
+                take = takes.get(kind)
+                if take is None:
+                    raise ProtocolViolation(f"invalid frontend message type {kind}")
+                if length > m.PQ_SMALL_MESSAGE_LIMIT:
+                    self._check(kind, length)
+                replacement = take(data, pos, after)
+            if replacement is not None:
+                if start < pos:
+                    self.to_server.append(data[start:pos])
+                if replacement:
+                    self.to_server.append(replacement)
+                start = after
+            pos = after
+            if self._question is not None or self.over:
+                break
+        if start < pos:
+            self.to_server.append(data[start:pos] if start or pos < end else data)
+        if pos < end and not self.over:
+            self._keep(data[pos:])
+            self._client_need = m.HEADER_BYTES
+            if end - pos >= m.HEADER_BYTES:
+                self._client_need = 1 + length_at(data, pos + 1)[0]
+                if data[pos] == Frontend.BIND:
+                    self._client_need = min(self._client_need, _STREAMED_BIND)
+
+    def _check(self, kind: int, length: int) -> None:
+        if kind not in self._takes:
+            raise ProtocolViolation(f"invalid frontend message type {kind}")
+        limit = m.PQ_LARGE_MESSAGE_LIMIT
+        if kind in m.SMALL_FRONTEND:
+            limit = m.PQ_SMALL_MESSAGE_LIMIT
+        elif kind in (Frontend.QUERY, Frontend.PARSE, Frontend.FUNCTION_CALL):
+            limit = self._limit
+        if length < 4 or length > m.PQ_LARGE_MESSAGE_LIMIT:
+            raise ProtocolViolation("invalid message length")
+        if length > limit:
+            raise ProtocolViolation(
+                f"a message of {length} bytes is more than this proxy reads ({limit})",
+                sqlstate="54000",
+                hint="raise limits.statement_bytes in the proxy's configuration",
+            )
+
+    def _streamed(self, kind: int, data: bytes, pos: int) -> bool:
+        """Whether a message that is not whole is handed on all the same."""
+        if kind == Frontend.COPY_DATA:
+            return True
+        # both names are there, and the rest is only values
+        return (
+            kind == Frontend.BIND
+            and len(data) - pos >= _STREAMED_BIND
+            and data.find(b"\0", data.find(b"\0", pos + 5) + 1) > 0
+        )
+
+    def _bind(self, data: bytes, pos: int, after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        middle = data.find(b"\0", pos + 5, after)
+        end = data.find(b"\0", middle + 1, after)
+        if middle < 0 or end < 0:
+            raise ProtocolViolation("invalid Bind message")
+        name = data[middle + 1 : end]
+        token = self.prepared(name)
+        if token is None and name:
+            token = self._gate.known(name)
+        self._portals[data[pos + 5 : middle]] = token
+        self._pipelined = True
+        values: list[bytes] = []
+        if self._gate.values_wanted and after - pos < _STREAMED_BIND:
+            try:
+                values = m.bound_values(data[end + 1 : after], 0)
+            except ValueError:
+                raise ProtocolViolation("invalid Bind message") from None
+        if token is not None or values:
+            refusal = self._gate.bound(token, values)
+            if refusal is not None:
+                # by a name of its own, since it must not take the client's unnamed statement away
+                expected = _Expectation(Expected.PARSE, name=_QUESTION, refusal=refusal)
+                self._queue.append(expected)
+                return m.parse(_QUESTION, _UNSPEAKABLE)
+        self._queue.append(_BIND)
+        return None
+
+    def _execute(self, data: bytes, pos: int, after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        end = data.find(b"\0", pos + 5, after)
+        portal = data[pos + 5 : end]
+        token = self._portals.get(portal)
+        if token is None and portal:
+            token = self._gate.cursor(portal)
+        self._pipelined = True
+        if token is None:
+            self._queue.append(_EXECUTE)
+            return None
+        self.holding += self._gate.starts(token)
+        self._queue.append(_Expectation(Expected.EXECUTE, token))
+        return None
+
+    def _sync(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        if not self._copying:
+            self._queue.append(_SYNC)
+            self._skipping = False
+        self._pipelined = False
+        return None
+
+    def _flush(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        return b"" if self._skipping else None
+
+    def _describe(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        self._pipelined = True
+        self._queue.append(_DESCRIBE)
+        return None
+
+    def _close(self, data: bytes, pos: int, after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        self._pipelined = True
+        name = data[pos + 5 : after - 1]
+        self._queue.append(_Expectation(Expected.CLOSE, name=name))
+        return None
+
+    def _query(self, data: bytes, pos: int, after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        if after - pos < 6 or data[after - 1]:
+            raise ProtocolViolation("invalid Query message")
+        sql = data[pos + 5 : after - 1]
+        # the server reads a string up to its first NUL, and would object to what follows
+        if b"\0" in sql:
+            raise ProtocolViolation("invalid Query message")
+        return self._decide(sql, _Question(data[pos:after], None, b"", self._pipelined))
+
+    def _parse(self, data: bytes, pos: int, after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        middle = data.find(b"\0", pos + 5, after)
+        end = data.find(b"\0", middle + 1, after)
+        if middle < 0 or end < 0:
+            raise ProtocolViolation("invalid Parse message")
+        question = _Question(
+            data[pos:after], data[pos + 5 : middle], data[end + 1 : after], self._pipelined
+        )
+        return self._decide(data[middle + 1 : end], question)
+
+    def _decide(self, sql: bytes, question: _Question) -> bytes | None:
+        verdict = self._gate.statement(sql)
+        if isinstance(verdict, Ask):
+            return self._ask(verdict, question)
+        return self._settle(verdict, question)
+
+    def _settle(self, verdict: Forward | Refuse, question: _Question) -> bytes | None:
+        """Expect what a verdict leads to; return what replaces the client's message."""
+        _, name, types, _ = question
+        self._pipelined = name is not None
+        if isinstance(verdict, Refuse):
+            kind = Expected.QUERY if name is None else Expected.PARSE
+            self._queue.append(_Expectation(kind, name=name or b"", refusal=verdict.response))
+            return m.query(_UNSPEAKABLE) if name is None else m.parse(name, _UNSPEAKABLE)
+        if name is None:
+            if verdict.token is not None:
+                self.holding += self._gate.starts(verdict.token)
+            # a simple query ends the unnamed statement and portal
+            self._queue.append(_Expectation(Expected.QUERY, verdict.token))
+            return None if verdict.sql is None else m.query(verdict.sql)
+        self._unconfirmed[name] = verdict.token
+        self._queue.append(_Expectation(Expected.PARSE, verdict.token, name=name))
+        return None if verdict.sql is None else m.parse(name, verdict.sql, types)
+
+    def _ask(self, ask: Ask, question: _Question) -> bytes:
+        self._question = question
+        self._rows_asked = []
+        self._question_failed = None
+        kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
+        # within a pipeline a Sync would end the client's implicit transaction
+        if question.pipelined:
+            end = m.FLUSH
+        else:
+            end = m.SYNC
+            kinds.append(Expected.SYNC)
+        self._queue.extend(_Expectation(kind, asked=True) for kind in kinds)
+        return b"".join(
+            (
+                m.parse(_QUESTION, ask.sql),
+                m.bind(_QUESTION, _QUESTION, ask.values),
+                m.execute(_QUESTION),
+                m.close_statement(_QUESTION),
+                end,
+            )
+        )
+
+    def _copy_data(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        return b"" if self._skipping else None
+
+    def _copy_end(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        if self._copying:
+            self._copying = False
+        else:
+            self._queue.append(_COPY_END)
+        return None
+
+    def _function_call(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        if self._skipping:
+            return b""
+        response = m.error_response(
+            "0A000",
+            "the Function Call message is refused by this proxy",
+            "call the function in a SELECT",
+        )
+        return self._settle(Refuse(response), _Question(b"", None, b"", self._pipelined))
+
+    def _terminate(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
+        self.over = True
+        return None
+
+    # what the server sends
+
+    def from_server(self, data: bytes) -> None:
+        """Take bytes of the server."""
+        if self._server:
+            data = self._server + data
+            self._server = b""
+        end = len(data)
+        pos = self._server_skip
+        if pos > end:
+            self._server_skip = pos - end
+            self.to_client.append(data)
+            return
+        self._server_skip = 0
+        start = 0
+        rows = size = 0
+        data_row, copy_data = int(Backend.DATA_ROW), int(Backend.COPY_DATA)
+        unasked = self._question is None
+        while end - pos >= m.HEADER_BYTES:
+            kind = data[pos]
+            (length,) = length_at(data, pos + 1)
+            after = pos + 1 + length
+            if (kind == data_row or kind == copy_data) and unasked:  # noqa: SIM109 - faster
+                if length < 4:
+                    raise ProtocolViolation("the server sent a message of invalid length")
+                rows += 1
+                size += after - pos
+                if after > end:
+                    self._server_skip = after - end
+                    pos = end
+                    break
+                pos = after
+                continue
+            if length < 4:
+                raise ProtocolViolation("the server sent a message of invalid length")
+            queue = self._queue
+            while queue and queue[0].kind is Expected.COPY_END:
+                queue.popleft()
+            asked = bool(queue) and queue[0].asked
+            if after > end and (asked or kind in _OPENED):
+                break
+            self._rows += rows
+            self._size += size
+            rows = size = 0
+            replacement = self._server_message(kind, data, pos, after, asked=asked)
+            unasked = self._question is None
+            if replacement is not None:
+                if start < pos:
+                    self.to_client.append(data[start:pos])
+                if replacement:
+                    self.to_client.append(replacement)
+                start = after
+            if after > end:
+                self._server_skip = after - end
+                after = end
+            pos = after
+        self._rows += rows
+        self._size += size
+        if start < pos:
+            self.to_client.append(data[start:pos] if start or pos < end else data)
+        if pos < end:
+            self._server = data[pos:]
+
+    def _server_message(
+        self, kind: int, data: bytes, pos: int, after: int, *, asked: bool
+    ) -> bytes | None:
+        """Take a message that is no row of the client's; return what replaces it, if anything."""
+        if kind == Backend.ERROR_RESPONSE:
+            return self._error(data[pos:after], asked=asked)
+        if kind in _UNASKED:
+            if kind == Backend.PARAMETER_STATUS:
+                name, value, *_ = (*data[pos + 5 : after].split(b"\0"), b"", b"")
+                self._gate.parameter(name.decode(), value.decode("utf-8", "surrogateescape"))
+            return None
+        if not self._queue:
+            raise ProtocolViolation("the server answers what it was not asked")
+        head = self._queue[0]
+        if asked and kind == Backend.DATA_ROW:
+            try:
+                self._rows_asked.append(m.text_row(data[pos + 5 : after]))
+            except ValueError:
+                raise ProtocolViolation("the server sent a malformed row") from None
+            return b""
+        if kind in (Backend.DATA_ROW, Backend.COPY_DATA):
+            # rows of an earlier statement, while a question waits behind it
+            self._rows += 1
+            self._size += after - pos
+            return None
+        meaning = _TRANSITIONS[head.kind].get(kind, _Meaning.WRONG)
+        if meaning is _Meaning.PART:
+            pass
+        elif meaning is _Meaning.LAST:
+            self._queue.popleft()
+            if kind == Backend.READY_FOR_QUERY:
+                self._ready(data[pos + 5])
+            else:
+                self._complete(head, data, pos, after)
+            if asked and not (self._queue and self._queue[0].asked):
+                self._answered()
+        elif meaning is _Meaning.STEP:
+            self._count(head, data[pos + 5 : after - 1] or b"-", None)
+            head.step += 1
+        elif meaning is _Meaning.COPY_IN:
+            self._copy_in()
+        else:
+            raise ProtocolViolation("the server answers what it was not asked")
+        return b"" if asked else None
+
+    def _complete(self, head: _Expectation, data: bytes, pos: int, after: int) -> None:
+        if head.kind is Expected.EXECUTE:
+            suspended = data[pos] == Backend.PORTAL_SUSPENDED
+            self._count(head, b"" if suspended else data[pos + 5 : after - 1] or b"-", None)
+        elif head.kind is Expected.PARSE and not head.asked:
+            self._statements[head.name] = head.token
+            if self._unconfirmed.get(head.name) is head.token:
+                self._unconfirmed.pop(head.name, None)
+        elif head.kind is Expected.CLOSE and head.name[:1] == b"S":
+            self._statements.pop(head.name[1:], None)
+
+    def _count(self, head: _Expectation, tag: bytes, sqlstate: str | None) -> None:
+        rows, size = self._rows, self._size
+        self._rows = self._size = 0
+        if head.token is not None:
+            self._gate.ended(head.token, head.step, rows, size, tag, sqlstate)
+
+    def _ready(self, status: int) -> None:
+        self.status = status
+        self._rows = self._size = 0
+        self._copying = False
+        if status == ord("I") and not self._queue:
+            # portals end with their transaction; with nothing asked since, none is of the next one
+            self._portals.clear()
+        self._gate.idle(status, not self._queue)
+
+    def _copy_in(self) -> None:
+        """The server wants data, and ignores every Sync up to the end of it."""
+        head = self._queue.popleft()
+        while self._queue:
+            following = self._queue.popleft()
+            if following.kind is Expected.COPY_END:
+                break
+            if following.kind is not Expected.SYNC:
+                self._queue.appendleft(following)
+                break
+        else:
+            self._copying = True
+        self._queue.appendleft(head)
+
+    def _error(self, whole: bytes, *, asked: bool) -> bytes | None:
+        fields = m.error_fields(whole[5:])
+        sqlstate = fields.get("C", "")
+        self._copying = False
+        if fields.get("V", fields.get("S")) in ("FATAL", "PANIC") or not self._queue:
+            return None
+        head = self._queue[0]
+        replacement: bytes | None = None
+        if head.refusal is not None and sqlstate == _SYNTAX_ERROR:
+            replacement = head.refusal
+        if head.kind in (Expected.QUERY, Expected.SYNC):
+            if head.kind is Expected.QUERY:
+                self._count(head, b"", sqlstate)
+            elif asked:
+                self._question_failed = whole
+                return b""
+            return replacement
+        first = True
+        while self._queue and self._queue[0].kind is not Expected.SYNC:
+            lost = self._queue.popleft()
+            if lost.kind is Expected.PARSE and self._unconfirmed.get(lost.name) is lost.token:
+                self._unconfirmed.pop(lost.name, None)
+            if lost.token is not None and lost.kind in (Expected.EXECUTE, Expected.QUERY):
+                if not first:
+                    self._rows = self._size = 0
+                # what comes behind the failure was never run
+                self._count(lost, b"", sqlstate if first else "")
+            first = False
+        if not self._queue:
+            self._skipping = True
+            if self._question is not None:
+                # what waited for the answer belongs to what the server now ignores
+                self._question = None
+                self._resume()
+            return replacement
+        if asked:
+            self._question_failed = whole
+            return b""
+        return replacement
+
+    def _answered(self) -> None:
+        question = self._question
+        assert question is not None
+        self._question = None
+        verdict: Forward | Refuse
+        if self._question_failed is not None:
+            verdict = Refuse(self._question_failed)
+        else:
+            verdict = self._gate.answered(self._rows_asked)
+        replacement = self._settle(verdict, question)
+        self.to_server.append(question.message if replacement is None else replacement)
+        self._resume()
+
+    def _resume(self) -> None:
+        """Go on with what the client sent meanwhile."""
+        if self._client:
+            self._client_messages(self._kept())
