@@ -72,7 +72,6 @@ SELECT i, 1 + (random() * 50000)::int, (ARRAY['GLU', 'NA', 'K', 'HB'])[1 + i % 4
 FROM generate_series(1, {rows}) AS i;
 VACUUM (FREEZE, ANALYZE) hospital.reading;
 CREATE ROLE {role} LOGIN;
-CREATE ROLE {proxy} LOGIN SUPERUSER;
 GRANT USAGE ON SCHEMA hospital TO {role};
 GRANT SELECT ON pgbench_branches TO {role};
 """
@@ -132,10 +131,11 @@ def _fill(cluster: ThrowawayCluster, rows: int) -> None:
         check=True,
         capture_output=True,
     )
-    cluster.psql(TABLE.format(rows=rows, role=ROLE, proxy=PROXY_ROLE))
+    cluster.psql(TABLE.format(rows=rows, role=ROLE))
     key = MasterKey(bytes(range(32)))
     with connect(cluster.dsn()) as session:
         install(session)
+        session.run("CREATE ROLE %I LOGIN IN ROLE balise_proxy", PROXY_ROLE)
         with session.connection.transaction():
             apply_policy(session, DOCUMENT, key)
             enrol(session, [ROLE], RecipientClass.SECONDARY, key)

@@ -23,7 +23,7 @@ from time import perf_counter
 import psycopg
 from suites import SUITES, Outcomes, Place, differences
 
-from bench.relays import PROJECT, loopback, open_to_loopback, pgbouncer, proxy
+from bench.relays import PROJECT, PROXY_ROLE, loopback, open_to_loopback, pgbouncer, proxy
 from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.install import install
@@ -44,7 +44,6 @@ CREATE TABLE hospital.patient (id integer PRIMARY KEY, born date, weight numeric
 INSERT INTO hospital.patient
 SELECT n, date '1950-01-01' + 37 * n, 50.5 + n % 40 FROM generate_series(1, 100) AS n;
 CREATE ROLE suite_recipient LOGIN;
-CREATE ROLE pgbalise_proxy LOGIN SUPERUSER;
 """
 DOCUMENT = {
     "relation": {
@@ -74,6 +73,7 @@ class Stage:
         self.cluster.psql(PROTECTED, dbname=TEMPLATE)
         with connect(self.cluster.dsn(TEMPLATE)) as session:
             install(session, sql_only=sql_only)
+            session.run("CREATE ROLE %I LOGIN IN ROLE balise_proxy", PROXY_ROLE)
             with session.connection.transaction():
                 apply_policy(session, DOCUMENT, key)
                 enrol(session, ["suite_recipient"], RecipientClass.SECONDARY, key)

@@ -198,7 +198,7 @@ SUITES: dict[str, Suite | Regress] = {
     "psycopg": Suite(
         parts=("tests", "tools", "pyproject.toml"),
         targets=("tests",),
-        options=("-p", "no:randomly"),
+        options=("-p", "no:randomly", "-m", "not slow", "--durations=15"),
         variables=(
             ("PSYCOPG_TEST_DSN", f"host={{host}} port={{port}} dbname={{dbname}} user={USER}"),
         ),
