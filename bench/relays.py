@@ -139,10 +139,10 @@ def proxy(
     listen: tuple[str, int],
     *,
     workers: int = 1,
-    more: str = "",
+    limits: str = "",
     connections: int = 3_000,
 ) -> Relay:
-    """Start ``pgbalise proxy``; ``more`` is TOML after its own tables."""
+    """Start ``pgbalise proxy``; ``limits`` are more of these, as TOML."""
     folder = _folder("proxy")
     (folder / "spool").mkdir(mode=0o700)
     (folder / "proxy.toml").write_text(
@@ -160,7 +160,7 @@ tls = "disable"
 
 [limits]
 connections = {connections}
-{more}
+{limits}
 """,
         encoding="utf-8",
     )

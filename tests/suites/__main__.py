@@ -160,7 +160,7 @@ def _relay(
     if through == "pgbouncer":
         stack.enter_context(pgbouncer(direct, listen, stage.roles))
     else:
-        stack.enter_context(proxy(direct, listen))
+        stack.enter_context(proxy(direct, listen, limits="statement_bytes = 134217728"))
     return listen
 
 
