@@ -23,9 +23,13 @@ from pgbalise.session import connect
 
 RECIPIENT = "ward_recipient"
 SMALL = """
-DELETE FROM dpi.diagnosis WHERE patient_id > 400;
-DELETE FROM dpi.lab_result WHERE patient_id > 400 OR result_id % 2 = 0;
-DELETE FROM dpi.patient WHERE patient_id > 400;
+CREATE TEMP TABLE p AS SELECT * FROM dpi.patient WHERE patient_id <= 400;
+CREATE TEMP TABLE r AS SELECT * FROM dpi.lab_result WHERE patient_id <= 400 AND result_id % 2 = 0;
+CREATE TEMP TABLE d AS SELECT * FROM dpi.diagnosis WHERE patient_id <= 400;
+TRUNCATE dpi.patient, dpi.lab_result, dpi.diagnosis;
+INSERT INTO dpi.patient TABLE p;
+INSERT INTO dpi.lab_result TABLE r;
+INSERT INTO dpi.diagnosis TABLE d;
 CREATE TABLE dpi."Hospital Stay" ("Stay Id" bigint PRIMARY KEY, patient_id integer NOT NULL,
                                   "from" date NOT NULL, "Ward" text);
 INSERT INTO dpi."Hospital Stay"
