@@ -351,8 +351,7 @@ class SessionGate:
         decision = decide(analysis, self._answers, self._rules)
         if isinstance(decision, Refusal):
             return self._refuse(decision)
-        # a name that was replaced by a marked view's is fixed; what else it meant can change
-        loose = any(not _touches(self._answers[name]) for name in analysis.questions)
+        loose = any(_may_change(self._answers[name]) for name in analysis.questions)
         token = _Token(decision.statements, self._changes if loose else None)
         try:
             self._find_reads(token)
@@ -692,8 +691,13 @@ def _union(known: _Named, name: bytes) -> _Token | None:
     return made
 
 
-def _touches(answer: Answer) -> bool:
-    return bool(answer.marked or answer.stored)
+def _may_change(answer: Answer) -> bool:
+    """Whether a name that was forwarded may come to mean something protected.
+
+    One that does is a marked view's now, and others have got their schema written before them. But
+    there may be none yet, or the session's own may become another.
+    """
+    return not (answer.marked or answer.stored) and answer.schema in (None, "pg_temp")
 
 
 def _sums(extract: _Extract) -> dict[str, object]:
