@@ -6,16 +6,19 @@ secrets (balise_proxy), and read again every few seconds when something has chan
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
 
+from pgbalise.beacons import Beacons
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import found
+from pgbalise.lookout import load_beacons
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.rewrite import Protected, Rules, reason_not_to_run
 from pgbalise.session import PsycopgSession, connect
@@ -110,6 +113,8 @@ class Catalog:
         self._session: PsycopgSession | None = None
         self._seen: tuple[Any, ...] | None = None
         self._reading = threading.Lock()
+        self._naming = threading.Lock()
+        self._learned: set[str] = set()
         self.current = Snapshot(next(_numbers), database, "", 0, {}, {})
         self.missed = 0
 
@@ -124,6 +129,20 @@ class Catalog:
                 raise
             self.missed = 0
             return changed
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Know these relations' names from now on: something protected may be read by them."""
+        with self._naming:
+            if not self._learned.issuperset(names):
+                self._learned |= set(names)
+                self.current = self._with_learned(self.current)
+
+    def _with_learned(self, snapshot: Snapshot) -> Snapshot:
+        rules = {
+            recipient_class: replace(rules, names=rules.names | self._learned)
+            for recipient_class, rules in snapshot.rules.items()
+        }
+        return replace(snapshot, number=next(_numbers), rules=rules)
 
     def close(self) -> None:
         """Close the connection; the next refresh opens another."""
@@ -141,6 +160,12 @@ class Catalog:
             )
         return rows[0][0] if rows else None
 
+    def beacons(self) -> Beacons:
+        """Return the identities of the database's decoys. Raise DatabaseProblem."""
+        # over a connection of its own: it may take long
+        with connect(self._dsn) as session:
+            return load_beacons(session, os.urandom(32))
+
     def _connected(self) -> PsycopgSession:
         if self._session is None:
             self._session = self._stack.enter_context(connect(self._dsn))
@@ -157,7 +182,10 @@ class Catalog:
         [seen] = session.fetch(_CHANGES)
         if seen == self._seen:
             return False
-        self.current = self._read(session)
+        snapshot = self._read(session)
+        with self._naming:
+            # what a session has made is not to be seen here before its transaction ends
+            self.current = self._with_learned(snapshot) if self._learned else snapshot
         self._seen = seen
         return True
 

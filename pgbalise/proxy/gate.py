@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pgbalise.beacons import Beacons, comparisons
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Snapshot
 from pgbalise.proxy.metrics import Name as Count
@@ -23,21 +25,28 @@ from pgbalise.rewrite import (
     RESOLVE,
     Analysis,
     Answer,
+    Decision,
     Name,
     Refusal,
     Rules,
+    Shape,
     Step,
     Unreadable,
     analyse,
     answers,
+    constants_of,
     decide,
+    shape_of,
+    shape_text,
 )
+from pgbalise.watch import decoy_alert
 from pgbalise.wire.encodings import UnknownEncoding, decode, encode
 from pgbalise.wire.messages import error_response
 from pgbalise.wire.relay import Ask, Forward, Refuse, Verdict
 
 if TYPE_CHECKING:
     from pgbalise.errors import SpoolProblem
+    from pgbalise.lookout import RefusedRecipients
     from pgbalise.proxy.metrics import Counters
     from pgbalise.proxy.spool import Spool
 
@@ -64,17 +73,13 @@ _STALE = Refusal(
 )
 
 
-class Beacons(Protocol):
-    """The decoys' identities, as far as they can be recognised."""
-
-    def match(self, values: Any) -> bool:
-        """Whether one of the values is a decoy's."""
-
-
 class Source(Protocol):
     """Where the snapshot in force is found."""
 
     current: Snapshot
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Know these relations' names from now on."""
 
 
 @dataclass
@@ -85,10 +90,10 @@ class Desk:
     counters: Counters
     point_rows: int
     now: Callable[[], datetime]
+    refused: RefusedRecipients
     beacons: dict[str, Beacons] = field(default_factory=dict)
-    over_limit: frozenset[str] = frozenset()
-    """Recipients who have had more than their limit, and get nothing until it allows more."""
     analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
+    shapes: OrderedDict[object, _Known] = field(default_factory=OrderedDict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ class Passage:
     def cursor(self, name: bytes) -> None:
         """No cursor is counted."""
 
-    def bound(self, token: Any, values: list[bytes]) -> None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> None:
         """No value is looked at."""
 
     def starts(self, token: Any) -> int:  # noqa: ARG002
@@ -170,10 +175,11 @@ class _Token:
     ``reads`` are, for each of its ``steps``, the steps whose rows it gives: itself, or what it runs
     of statements prepared and cursors declared before. ``names`` is the session's count of changes
     of names when it was decided, None when its names cannot come to mean something protected.
-    ``forgets`` are the statements and cursors that it ends.
+    ``forgets`` are the statements and cursors that it ends. ``single`` is the statement when the
+    token is one that reads only itself, as most do.
     """
 
-    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "steps")
+    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "single", "steps")
 
     def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
         self.steps = steps
@@ -181,10 +187,22 @@ class _Token:
         self.changes = any(step.changes_names or step.changes_reading for step in steps)
         self.dynamic = any(step.executes or step.fetches for step in steps)
         self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
-        self.forgets: list[list[tuple[_Known, str, _Token]]] = [[] for _ in steps]
+        self.forgets: list[list[tuple[_Named, str, _Token]]] = [[] for _ in steps]
+        self.single: str | None = None
+        if len(steps) == 1 and self.reads[0] and not (self.changes or self.dynamic):
+            self.single = steps[0].statement
 
 
-_Known = dict[str, list[_Token]]
+_Named = dict[str, list[_Token]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A shape, what its names were when it was decided, and the token for all texts of it."""
+
+    shape: Shape
+    answers: tuple[tuple[Name, Answer], ...]
+    token: _Token
 
 
 class _StaleStatement(Exception):
@@ -213,15 +231,21 @@ class SessionGate:
         self._parsed = prepared
         self._rules: Rules | None = None
         self._answers: dict[Name, Answer] = {}
+        self._shape: str | None = None
+        self._shown: tuple[str, ...] = ()
         self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
         self._changes = 0
         self._unsettled = False
         self._undone = False
-        self._prepared: _Known = {}
-        self._cursors: _Known = {}
+        self._prepared: _Named = {}
+        self._cursors: _Named = {}
         self._extracts: OrderedDict[str, _Extract] = OrderedDict()
-        self.values_wanted = visitor.database in desk.beacons
         self._forward = Forward()
+
+    @property
+    def values_wanted(self) -> bool:
+        """Whether there are decoys that a value may be of."""
+        return self._visitor.database in self._desk.beacons
 
     # verdicts
 
@@ -234,12 +258,18 @@ class SessionGate:
             text = decode(sql, settings.get("client_encoding", ""), settled=not self._unsettled)
         except UnknownEncoding as problem:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+        if self.values_wanted:
+            self._shown = constants_of(text)
+            self._look_out(self._shown)
         # a setting that is on its way may change what a backslash means
         standard = not self._unsettled and settings.get("standard_conforming_strings") != "off"
-        key = (self._source.current.number, self._visitor.recipient_class, standard, text)
+        key = (*self._kind_now(), standard, text)
         analysis = desk.analysed.get(key)
         desk.counters.add(Count.ANALYSES if analysis is None else Count.ANALYSIS_CACHE_HITS)
         if analysis is None:
+            shaped = self._shaped(text) if standard else None
+            if shaped is not None:
+                return shaped
             try:
                 analysis = analyse(text, rules, standard_conforming_strings=standard)
             except Unreadable as problem:
@@ -263,6 +293,29 @@ class SessionGate:
                 ],
             )
         return self._decided(analysis, text)
+
+    def _shaped(self, text: str) -> Verdict | None:
+        """Decide as for a statement that differed in its constants only, if there was one."""
+        self._shape = shape_text(text)
+        known = self._desk.shapes.get((*self._kind_now(), self._shape))
+        if known is None or not known.shape.fits(text):
+            return None
+        if any(self._answers.get(name) != answer for name, answer in known.answers):
+            return None
+        refusal = self._may_touch(known.token)
+        if refusal is not None:
+            return self._refuse(refusal)
+        beacons = self._desk.beacons.get(self._visitor.database)
+        if beacons is not None:
+            owners = self._compared(beacons, known.shape.step, self._shown)
+            if owners:
+                self._alarm(owners, (known.shape.step,))
+        self._desk.counters.add(Count.STATEMENTS_SELECT)
+        encoding = self._visitor.settings.get("client_encoding", "")
+        return Forward(encode(known.shape.edit(text), encoding), known.token)
+
+    def _kind_now(self) -> tuple[int, RecipientClass | None]:
+        return self._source.current.number, self._visitor.recipient_class
 
     def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:
         """Decide about the statement asked for, now that the server has said what its names are."""
@@ -310,11 +363,17 @@ class SessionGate:
             refusal = self._may_touch(token)
             if refusal is not None:
                 return self._refuse(refusal)
+        beacons = self._desk.beacons.get(self._visitor.database)
+        if beacons is not None and len(decision.statements) == 1:
+            # the constants are numbered like the parameters that stand for them in the statement
+            owners = self._compared(beacons, decision.statements[0], self._shown)
+            if owners:
+                self._alarm(owners, decision.statements)
         for at, step in enumerate(decision.statements):
             self._remember(step, token.names)
             self._forgets(token, at, step)
-            if step.constants:
-                self._beacon(step.constants)
+            if step.creates:
+                self._source.learn(step.creates)
         if token.changes:
             self._changed()
         edited = decision.sql is not text
@@ -324,11 +383,23 @@ class SessionGate:
         if not edited:
             counted = touching or token.changes or token.dynamic or token.names is not None
             return Forward(None, token) if counted or any(token.forgets) else self._forward
+        if token.single is not None and token.names is None and self._shape is not None:
+            self._keep_shape(self._shape, analysis, decision, token)
         encoding = self._visitor.settings.get("client_encoding", "")
         try:
             return Forward(encode(decision.sql, encoding), token)
         except UnknownEncoding as problem:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+
+    def _keep_shape(self, text: str, analysis: Analysis, decision: Decision, token: _Token) -> None:
+        shape = shape_of(text, analysis, decision)
+        if shape is None:
+            return
+        shapes = self._desk.shapes
+        answers = tuple((name, self._answers[name]) for name in analysis.questions)
+        shapes[(*self._kind_now(), text)] = _Known(shape, answers, token)
+        if len(shapes) > _CACHED_STATEMENTS:
+            shapes.popitem(last=False)
 
     def _find_reads(self, token: _Token) -> None:
         """Find what a statement runs of others, as they are now. Raise _StaleStatement."""
@@ -374,11 +445,12 @@ class SessionGate:
                 "EXPLAIN of a protected relation is refused",
                 "its plan would tell decoys from patients",
             )
-        if self._visitor.recipient in self._desk.over_limit:
+        until = self._desk.refused.until(self._visitor.recipient, self._desk.now())
+        if until is not None:
             return Refusal(
                 "53400",
                 "this recipient has had as many rows as its limit allows",
-                "wait, or ask the database administrator",
+                f"wait until {until:%Y-%m-%d %H:%M %Z}, or ask the database administrator",
             )
         problem = self._desk.spool.problem
         if problem is not None:
@@ -402,10 +474,10 @@ class SessionGate:
         """Return the token of a cursor declared in SQL."""
         return _union(self._cursors, name)
 
-    def bound(self, token: _Token | None, values: list[bytes]) -> bytes | None:
+    def bound(self, token: _Token | None, values: list[bytes | str | None]) -> bytes | None:
         """Refuse a statement whose names may mean something else than when it was prepared."""
         if values:
-            self._beacon(values)
+            self._look_out(values, token)
         if token is None:
             return None
         stale = self._is_stale(token)
@@ -418,6 +490,11 @@ class SessionGate:
 
     def starts(self, token: _Token) -> int:
         """Write what is missing of intents; return for how many of them the client must wait."""
+        if token.single is not None:
+            extract = self._extracts.get(token.single)
+            if extract is not None:
+                extract.running += 1
+                return 0
         if token.changes:
             self._changed()
         waits = 0
@@ -434,6 +511,14 @@ class SessionGate:
         self, token: _Token, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
     ) -> None:
         """Add a run's rows to its extract, and end the extract when it was not a point query."""
+        if token.single is not None and tag and 0 < rows <= self._desk.point_rows:
+            extract = self._extracts.get(token.single)
+            if extract is not None and not extract.run_rows and sqlstate is None:
+                extract.running -= 1
+                extract.executions += 1
+                extract.rows += rows
+                extract.size += size
+                return
         if token.changes:
             self._changed()
         if sqlstate is None and step < len(token.forgets):
@@ -458,7 +543,6 @@ class SessionGate:
                 extract.rows += told
                 extract.run_rows += told
                 extract.size += size
-                self._desk.counters.add(Count.ROWS, told)
             if sqlstate:
                 outcome = "cancelled" if sqlstate == _CANCELLED else "error"
                 self._end(one.statement, outcome, sqlstate)
@@ -515,6 +599,7 @@ class SessionGate:
 
     def _end(self, statement: str, outcome: str, sqlstate: str | None) -> None:
         extract = self._extracts.pop(statement)
+        self._desk.counters.add(Count.ROWS, extract.rows - extract.told[1])
         record = {
             "type": "outcome",
             "at": self._now(),
@@ -532,6 +617,7 @@ class SessionGate:
         for extract in self._extracts.values():
             sums = (extract.executions, extract.rows)
             if sums != extract.told:
+                self._desk.counters.add(Count.ROWS, extract.rows - extract.told[1])
                 extract.told = sums
                 record = {"type": "progress", "at": self._now(), **_sums(extract)}
                 self._desk.spool.append(record)
@@ -544,26 +630,48 @@ class SessionGate:
     def _now(self) -> str:
         return self._desk.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def _beacon(self, values: Any) -> None:
+    # the decoys
+
+    def _look_out(self, values: Sequence[bytes | str | None], token: _Token | None = None) -> None:
+        """Raise the alarm when a value is a decoy's.
+
+        ``token`` is of the statement that the values are bound to; without one they stand in it.
+        """
         beacons = self._desk.beacons.get(self._visitor.database)
-        if beacons is None or not beacons.match(values):
+        if beacons is None:
             return
-        visitor, snapshot = self._visitor, self._source.current
-        self._desk.counters.add(Count.ALERTS)
-        self._desk.spool.append(
-            {
-                "type": "alert",
-                "at": self._now(),
-                "alert": secrets.token_hex(16),
-                "kind": "decoy",
-                "severity": "critical",
-                "recipient": visitor.recipient,
-                "database": snapshot.database,
-                "system": snapshot.system,
-                "client": visitor.client,
-                "detail": {"session": visitor.session},
-            }
+        owners = beacons.owners([value for value in values if value is not None])
+        for step in token.steps if token is not None else ():
+            owners |= self._compared(beacons, step, values)
+        if owners:
+            self._alarm(owners, token.steps if token is not None else ())
+
+    def _compared(
+        self, beacons: Beacons, step: Step, values: Sequence[bytes | str | None]
+    ) -> frozenset[str]:
+        """Return whose decoys the values are of that stand beside a column's name."""
+        found: frozenset[str] = frozenset()
+        for column, number in _comparisons(step.statement):
+            if number <= len(values) and (value := values[number - 1]) is not None:
+                found |= beacons.owners([value], column)
+        return found
+
+    def _alarm(self, owners: frozenset[str], steps: Iterable[Step]) -> None:
+        desk, visitor, snapshot = self._desk, self._visitor, self._source.current
+        desk.spool.append(
+            decoy_alert(
+                desk.now(),
+                recipient=visitor.recipient,
+                database=snapshot.database,
+                system=snapshot.system,
+                client=visitor.client,
+                owners=owners,
+                relations={str(one) for step in steps for one in step.touched},
+            )
         )
+
+
+_comparisons = lru_cache(1024)(comparisons)
 
 
 def _as_run(step: Step) -> Step:
@@ -571,7 +679,7 @@ def _as_run(step: Step) -> Step:
     return replace(step, prepares=None)
 
 
-def _union(known: _Known, name: bytes) -> _Token | None:
+def _union(known: _Named, name: bytes) -> _Token | None:
     tokens = known.get(name.decode("utf-8", "replace"))
     if not tokens:
         return None
@@ -580,6 +688,7 @@ def _union(known: _Known, name: bytes) -> _Token | None:
     names = [token.names for token in tokens if token.names is not None]
     made = _Token(tokens[0].steps, min(names, default=None))
     made.reads[0] = [step for token in tokens for step in token.reads[0]]
+    made.single = None
     return made
 
 

@@ -12,6 +12,7 @@ import contextlib
 import secrets
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from pgbalise.errors import AuthenticationRefused, PgbaliseError
@@ -148,6 +149,8 @@ class Session:
 
     relay: Relay
     gate: SessionGate | Passage
+    _to_client: Callable[[bytes], None]
+    _to_server: Callable[[bytes], None]
 
     def __init__(self, worker: Worker, address: str) -> None:
         self._worker = worker
@@ -410,6 +413,7 @@ class Session:
             transport.set_write_buffer_limits(high=size)
         self.client.set_protocol(_Client(self))
         self.server.set_protocol(_Server(self))
+        self._to_client, self._to_server = self.client.write, self.server.write
         self._ready = True
         self._log("session", database=database)
         try:
@@ -430,28 +434,20 @@ class Session:
     def flush(self) -> None:
         """Send what the relay put out, as far as it may leave."""
         relay = self.relay
-        server, client = self.server, self.client
-        if server is None or client is None:
-            return
-        if relay.to_server:
-            out = relay.to_server
+        out = relay.to_server
+        if out:
             relay.to_server = []
-            if len(out) == 1:
-                server.write(out[0])
+            self._to_server(out[0] if len(out) == 1 else b"".join(out))
+        out = relay.to_client
+        if out:
+            if relay.holding:
+                self.pause_server(2)
             else:
-                server.write(b"".join(out))
-        if relay.holding:
-            self.pause_server(2)
-        elif relay.to_client:
-            out = relay.to_client
-            relay.to_client = []
-            if len(out) == 1:
-                client.write(out[0])
-            else:
-                client.write(b"".join(out))
+                relay.to_client = []
+                self._to_client(out[0] if len(out) == 1 else b"".join(out))
         if relay.blocked:
             self.pause_client(2)
-        elif self._client_paused & 2:
+        elif self._client_paused:
             self.resume_client(2)
         if relay.over:
             self.close("complete")

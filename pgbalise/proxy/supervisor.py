@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import selectors
 import signal
 import socket
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 CONFIG_NAME: Final = "proxy.toml"
 """The configuration in force, as a file in ``run``."""
 PID_NAME: Final = "proxy.pid"
+SECRET_NAME: Final = "mock.key"  # noqa: S105
+"""What strangers' salts are drawn from: it tells them apart to replace it."""
 
 _DRAIN, _STOP, _RELOAD = signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP
 _PASSED_ON: Final = (_DRAIN, _STOP, _RELOAD)
@@ -58,10 +61,11 @@ _LOCK_SECONDS: Final = 8.0
 _ORPHAN_SECONDS: Final = 5.0
 _CUT_SECONDS: Final = 5.0
 """How long processes have to end once told to stop at once, before they are killed."""
-_KEEPER_SECONDS: Final = 10.0
+_KEEPER_SECONDS: Final = 20.0
 """How long the keeper has to deliver what the workers left."""
 
 _FAILED: Final = 1
+_SECRET_BYTES: Final = 32
 
 
 @dataclass
@@ -79,6 +83,8 @@ class WorkerContext:
     """Listening; shared by all workers."""
     ready: Callable[[], None]
     """To be called once the worker accepts connections."""
+    secret: bytes = field(repr=False)
+    """32 random bytes, the same in all processes and after a restart: for ``Verifier.mock``."""
     pending: set[signal.Signals] = field(default_factory=set)
 
     def listen(self) -> list[socket.socket]:
@@ -154,7 +160,9 @@ def run(
         sockets = tuple(
             stack.enter_context(listen_unix(address)) for address in config.listen if address.socket
         )
-        supervisor = _Supervisor(config_path, text, config, serve, background, check, sockets)
+        supervisor = _Supervisor(
+            config_path, text, config, serve, background, check, sockets, listen
+        )
         return supervisor.run()
 
 
@@ -185,6 +193,7 @@ class _Supervisor:
         background: Background | None,
         check: Callable[[Config], None] | None,
         unix_sockets: tuple[socket.socket, ...],
+        listen: tuple[Address, ...],
     ) -> None:
         self._path = config_path
         self._config = config
@@ -192,6 +201,7 @@ class _Supervisor:
         self._background = background
         self._check = check
         self._unix_sockets = unix_sockets
+        self._listen = listen
         self._log = EventLog(process="supervisor")
         self._notifier = Notifier(os.environ)
         workers = config.workers or len(os.sched_getaffinity(0))
@@ -214,6 +224,7 @@ class _Supervisor:
         for end in (self._wakeup[0], self._wakeup[1]):
             end.setblocking(False)
         os.set_blocking(self._ready_pipe[0], False)
+        self._secret = _lasting_secret(config.run)
         self._publish(text)
 
     def run(self) -> int:
@@ -336,6 +347,9 @@ class _Supervisor:
         self._notifier.reloading()
         try:
             text, new = _read(self._path, self._check)
+            if self._listen:
+                new = replace(new, listen=self._listen)
+            self._publish(text)
         except PgbaliseError as problem:
             self._counters.add(Name.RELOADS_FAILED)
             self._log.failure("config.refused", problem)
@@ -348,7 +362,6 @@ class _Supervisor:
         configure(self._config.log)
         for warning in self._config.warnings():
             self._log.warning("config.unwise", reason=warning)
-        self._publish(text)
         _tell(_RELOAD, _pids(self._workers))
         # Background tasks are made for a configuration: the keeper is started anew.
         self._end_keeper(time.monotonic())
@@ -359,8 +372,13 @@ class _Supervisor:
     def _publish(self, text: str) -> None:
         target = self._config.run / CONFIG_NAME
         fresh = target.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(target)
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            fresh.replace(target)
+        except OSError as problem:
+            raise EnvironmentProblem(
+                f"run: {fresh} cannot be written: {problem.strerror}"
+            ) from None
 
     # --- children
 
@@ -414,6 +432,7 @@ class _Supervisor:
                 log=log,
                 unix_sockets=self._unix_sockets,
                 ready=lambda: _say_ready(self._ready_pipe[1], number),
+                secret=self._secret,
                 pending=pending,
             )
             if number == _KEEPER:
@@ -560,6 +579,21 @@ def _read(path: Path, check: Callable[[Config], None] | None) -> tuple[str, Conf
     if check is not None:
         check(config)
     return text, config
+
+
+def _lasting_secret(folder: Path) -> bytes:
+    path = folder / SECRET_NAME
+    made = secrets.token_bytes(_SECRET_BYTES)
+    try:
+        with suppress(FileNotFoundError):
+            if len(found := path.read_bytes()) == _SECRET_BYTES:
+                return found
+            path.unlink()
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(made)
+    except OSError as problem:
+        raise EnvironmentProblem(f"run: {path} cannot be used: {problem.strerror}") from None
+    return made
 
 
 def _lives(written: bytes) -> bool:

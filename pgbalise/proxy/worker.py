@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import socket
 import ssl
 from collections import Counter
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.conninfo import make_conninfo
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
+from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
 from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
 from pgbalise.proxy.gate import Desk
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pgbalise.proxy.supervisor import WorkerContext
 
 _CANCELS_AT_ONCE = 64
+_DECOYS_SECONDS = 3600
 
 
 def serve(context: WorkerContext) -> None:
@@ -65,7 +66,11 @@ class Worker:
         self.counters = context.counters
         self.draining = False
         self.desk = Desk(
-            spool, context.counters, context.config.ledger.point_rows, lambda: datetime.now(UTC)
+            spool,
+            context.counters,
+            context.config.ledger.point_rows,
+            lambda: datetime.now(UTC),
+            RefusedRecipients(context.config.run),
         )
         self._catalogs: dict[str, asyncio.Task[Catalog]] = {}
         self._sessions: set[Session] = set()
@@ -74,7 +79,6 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
-        self._mock_secret = secrets.token_bytes(32)
         self._load_tls()
 
     def _load_tls(self) -> None:
@@ -170,7 +174,8 @@ class Worker:
             session = Session(self, address)
             limits = self.config.limits
             per_address = limits.connections_per_address
-            if len(self._sessions) >= limits.connections or (
+            open_now = self._context.board.total(Count.CONNECTIONS_OPEN)
+            if open_now >= limits.connections or (
                 per_address and self._by_address[address] >= per_address
             ):
                 self.counters.add(Count.LOGINS_OVER_LIMIT)
@@ -229,7 +234,23 @@ class Worker:
         )
         await self.loop.run_in_executor(None, catalog.refresh)
         self.spawn(self._refresh(catalog))
+        self.spawn(self._watch_decoys(database, catalog))
         return catalog
+
+    async def _watch_decoys(self, database: str, catalog: Catalog) -> None:
+        """Know the decoys' identities, and those of decoys made since an hour ago."""
+        while True:
+            if catalog.current.protected:
+                try:
+                    beacons = await self.loop.run_in_executor(None, catalog.beacons)
+                except PgbaliseError as problem:
+                    self.log.failure("decoys not read", problem, database=database)
+                else:
+                    if len(beacons):
+                        self.desk.beacons[database] = beacons
+                    else:
+                        self.desk.beacons.pop(database, None)
+            await asyncio.sleep(_DECOYS_SECONDS)
 
     async def _refresh(self, catalog: Catalog) -> None:
         while True:
@@ -268,7 +289,7 @@ class Worker:
         if stored is not None:
             with contextlib.suppress(InvalidInput):
                 return Verifier.parse(stored)
-        return Verifier.mock(role, self._mock_secret)
+        return Verifier.mock(role, self._context.secret)
 
     async def connect(self, protocol: asyncio.Protocol) -> asyncio.Transport:
         """Connect to the server, encrypted as configured. Raise EnvironmentProblem."""

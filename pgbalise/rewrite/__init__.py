@@ -9,6 +9,7 @@ from pgbalise.rewrite.editing import Decision, Step, decide, explain_refusal
 from pgbalise.rewrite.names import Answer, Name, Protected, Refusal, Rules, Unreadable
 from pgbalise.rewrite.reading import Analysis, analyse
 from pgbalise.rewrite.resolving import RESOLVE, answers
+from pgbalise.rewrite.shapes import Shape, constants_of, shape_of, shape_text
 
 __all__ = [
     "RESOLVE",
@@ -19,11 +20,15 @@ __all__ = [
     "Protected",
     "Refusal",
     "Rules",
+    "Shape",
     "Step",
     "Unreadable",
     "analyse",
     "answers",
+    "constants_of",
     "decide",
     "explain_refusal",
     "reason_not_to_run",
+    "shape_of",
+    "shape_text",
 ]

@@ -30,6 +30,7 @@ from pgbalise.wire.startup import ProtocolViolation
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
 _QUESTION = b"pgbalise.question"
+_CLOSE_QUESTION = m.close(b"P", _QUESTION) + m.close(b"S", _QUESTION)
 _STREAMED_BIND = 1 << 20
 """A Bind message longer than this is handed on before it is whole, its values unseen."""
 
@@ -66,8 +67,9 @@ class Gate(Protocol):
     A token is what the gate said of a statement; None means that nothing is to be counted.
     """
 
-    values_wanted: bool
-    """Whether values bound to parameters are to be shown."""
+    @property
+    def values_wanted(self) -> bool:
+        """Whether values bound to parameters are to be shown."""
 
     def statement(self, sql: bytes) -> Verdict:
         """Decide about the text of a Query or a Parse."""
@@ -81,7 +83,7 @@ class Gate(Protocol):
     def cursor(self, name: bytes) -> Any:
         """Return the token of a cursor declared in SQL, or None."""
 
-    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> bytes | None:
         """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
     def starts(self, token: Any) -> int:
@@ -164,6 +166,16 @@ _TRANSITIONS: dict[Expected, dict[int, _Meaning]] = {
     Expected.COPY_END: {},
 }
 
+_ROWS = {
+    expected: bytes(meanings.get(kind, _Meaning.WRONG) for kind in range(256))
+    for expected, meanings in _TRANSITIONS.items()
+}
+# members of enumerations take longer to look up than what they are compared with
+_LAST, _EXECUTED = int(_Meaning.LAST), Expected.EXECUTE
+_DATA_ROW, _COPY_DATA, _READY = (
+    int(kind) for kind in (_B.DATA_ROW, _B.COPY_DATA, _B.READY_FOR_QUERY)
+)
+
 _UNASKED = frozenset({_B.NOTICE_RESPONSE, _B.NOTIFICATION_RESPONSE, _B.PARAMETER_STATUS})
 _OPENED = frozenset(
     {_B.COMMAND_COMPLETE, _B.ERROR_RESPONSE, _B.PARAMETER_STATUS, _B.READY_FOR_QUERY}
@@ -172,7 +184,9 @@ _OPENED = frozenset(
 
 
 class _Expectation:
-    __slots__ = ("asked", "kind", "name", "refusal", "step", "token")
+    """One thing the server was asked; ``row`` is what each kind of message means to it."""
+
+    __slots__ = ("asked", "kind", "name", "refusal", "row", "step", "token")
 
     def __init__(
         self,
@@ -184,6 +198,7 @@ class _Expectation:
         asked: bool = False,
     ) -> None:
         self.kind = kind
+        self.row = _ROWS[kind]
         self.token = token
         self.name = name
         self.refusal = refusal
@@ -198,6 +213,11 @@ _SYNC = _Expectation(Expected.SYNC)
 _COPY_END = _Expectation(Expected.COPY_END)
 
 
+def _run(token: Any) -> _Expectation:
+    """Return what an Execute is to be expected to do."""
+    return _EXECUTE if token is None else _Expectation(Expected.EXECUTE, token)
+
+
 class _Question(NamedTuple):
     """A statement that waits for an answer: of a Query, or of a Parse with its name and types."""
 
@@ -210,10 +230,10 @@ class _Question(NamedTuple):
 class Relay:
     """One session. What to send lies in ``to_client`` and ``to_server`` after each call.
 
-    While ``holding``, what lies in ``to_client`` must not be sent. While ``blocked``, the client's
-    bytes are only kept, so its socket should not be read. ``over`` once the client has left.
-    ``status`` is ReadyForQuery's. Both ``from_`` methods raise ProtocolViolation, and the session
-    is then of no more use.
+    While ``holding``, what lies in ``to_client`` must not be sent. While ``blocked``, a question of
+    the gate's is not answered: the client's bytes are only kept, so its socket should not be read.
+    ``over`` once the client has left. ``status`` is ReadyForQuery's. Both ``from_`` methods raise
+    ProtocolViolation, and the session is then of no more use.
     """
 
     def __init__(self, gate: Gate, *, statement_bytes: int) -> None:
@@ -225,12 +245,14 @@ class Relay:
         self._gate = gate
         self._limit = statement_bytes
         self._queue: deque[_Expectation] = deque()
-        self._statements: dict[bytes, Any] = {}
-        self._unconfirmed: dict[bytes, Any] = {}
-        self._portals: dict[bytes, Any] = {}
+        # what running a statement or a portal means, by its name
+        self._statements: dict[bytes, _Expectation] = {}
+        self._unconfirmed: dict[bytes, _Expectation] = {}
+        self._portals: dict[bytes, _Expectation] = {}
         self._pipelined = False
         self._skipping = False
         self._copying = False
+        self.blocked = False
         self._question: _Question | None = None
         self._rows_asked: list[tuple[bytes | None, ...]] = []
         self._question_failed: bytes | None = None
@@ -261,13 +283,8 @@ class Relay:
 
     def prepared(self, name: bytes) -> Any:
         """Return the token of a statement that was prepared by a Parse, or None."""
-        waiting = self._unconfirmed
-        return waiting[name] if name in waiting else self._statements.get(name)
-
-    @property
-    def blocked(self) -> bool:
-        """Whether the client must wait: a question of the gate's is not answered yet."""
-        return self._question is not None
+        run = self._unconfirmed.get(name) or self._statements.get(name)
+        return None if run is None else run.token
 
     @property
     def busy(self) -> bool:
@@ -381,12 +398,13 @@ class Relay:
         if middle < 0 or end < 0:
             raise ProtocolViolation("invalid Bind message")
         name = data[middle + 1 : end]
-        token = self.prepared(name)
-        if token is None and name:
-            token = self._gate.known(name)
-        self._portals[data[pos + 5 : middle]] = token
+        run = self._unconfirmed.get(name) or self._statements.get(name)
+        if run is None:
+            run = _run(self._gate.known(name) if name else None)
+        token = run.token
+        self._portals[data[pos + 5 : middle]] = run
         self._pipelined = True
-        values: list[bytes] = []
+        values: list[bytes | str | None] = []
         if self._gate.values_wanted and after - pos < _STREAMED_BIND:
             try:
                 values = m.bound_values(data[end + 1 : after], 0)
@@ -407,15 +425,13 @@ class Relay:
             return b""
         end = data.find(b"\0", pos + 5, after)
         portal = data[pos + 5 : end]
-        token = self._portals.get(portal)
-        if token is None and portal:
-            token = self._gate.cursor(portal)
+        run = self._portals.get(portal)
+        if run is None:
+            run = _run(self._gate.cursor(portal) if portal else None)
         self._pipelined = True
-        if token is None:
-            self._queue.append(_EXECUTE)
-            return None
-        self.holding += self._gate.starts(token)
-        self._queue.append(_Expectation(Expected.EXECUTE, token))
+        if run.token is not None:
+            self.holding += self._gate.starts(run.token)
+        self._queue.append(run)
         return None
 
     def _sync(self, _data: bytes, _pos: int, _after: int) -> bytes | None:
@@ -486,15 +502,26 @@ class Relay:
             # a simple query ends the unnamed statement and portal
             self._queue.append(_Expectation(Expected.QUERY, verdict.token))
             return None if verdict.sql is None else m.query(verdict.sql)
-        self._unconfirmed[name] = verdict.token
-        self._queue.append(_Expectation(Expected.PARSE, verdict.token, name=name))
+        run = _run(verdict.token)
+        self._unconfirmed[name] = run
+        self._queue.append(_Expectation(Expected.PARSE, run, name=name))
         return None if verdict.sql is None else m.parse(name, verdict.sql, types)
 
     def _ask(self, ask: Ask, question: _Question) -> bytes:
         self._question = question
+        self.blocked = True
         self._rows_asked = []
         self._question_failed = None
-        kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
+        kinds = [
+            # what an earlier question may have left when it failed
+            Expected.CLOSE,
+            Expected.CLOSE,
+            Expected.PARSE,
+            Expected.BIND,
+            Expected.EXECUTE,
+            Expected.CLOSE,
+            Expected.CLOSE,
+        ]
         # within a pipeline a Sync would end the client's implicit transaction
         if question.pipelined:
             end = m.FLUSH
@@ -504,10 +531,11 @@ class Relay:
         self._queue.extend(_Expectation(kind, asked=True) for kind in kinds)
         return b"".join(
             (
+                _CLOSE_QUESTION,
                 m.parse(_QUESTION, ask.sql),
                 m.bind(_QUESTION, _QUESTION, ask.values),
                 m.execute(_QUESTION),
-                m.close_statement(_QUESTION),
+                _CLOSE_QUESTION,
                 end,
             )
         )
@@ -554,15 +582,15 @@ class Relay:
         self._server_skip = 0
         start = 0
         rows = size = 0
-        data_row, copy_data = int(Backend.DATA_ROW), int(Backend.COPY_DATA)
+        queue = self._queue
         unasked = self._question is None
         while end - pos >= m.HEADER_BYTES:
             kind = data[pos]
             (length,) = length_at(data, pos + 1)
             after = pos + 1 + length
-            if (kind == data_row or kind == copy_data) and unasked:  # noqa: SIM109 - faster
-                if length < 4:
-                    raise ProtocolViolation("the server sent a message of invalid length")
+            if length < 4:
+                raise ProtocolViolation("the server sent a message of invalid length")
+            if (kind == _DATA_ROW or kind == _COPY_DATA) and unasked:  # noqa: SIM109 - faster
                 rows += 1
                 size += after - pos
                 if after > end:
@@ -571,9 +599,19 @@ class Relay:
                     break
                 pos = after
                 continue
-            if length < 4:
-                raise ProtocolViolation("the server sent a message of invalid length")
-            queue = self._queue
+            if queue and after <= end:
+                head = queue[0]
+                if head.row[kind] == _LAST and not head.asked:
+                    self._rows += rows
+                    self._size += size
+                    rows = size = 0
+                    queue.popleft()
+                    if kind == _READY:
+                        self._ready(data[pos + 5])
+                    else:
+                        self._complete(head, data, pos, after)
+                    pos = after
+                    continue
             while queue and queue[0].kind is Expected.COPY_END:
                 queue.popleft()
             asked = bool(queue) and queue[0].asked
@@ -633,7 +671,7 @@ class Relay:
             self._queue.popleft()
             if kind == Backend.READY_FOR_QUERY:
                 self._ready(data[pos + 5])
-            else:
+            elif not asked:
                 self._complete(head, data, pos, after)
             if asked and not (self._queue and self._queue[0].asked):
                 self._answered()
@@ -647,14 +685,15 @@ class Relay:
         return b"" if asked else None
 
     def _complete(self, head: _Expectation, data: bytes, pos: int, after: int) -> None:
-        if head.kind is Expected.EXECUTE:
+        kind = head.kind
+        if kind is _EXECUTED:
             suspended = data[pos] == Backend.PORTAL_SUSPENDED
             self._count(head, b"" if suspended else data[pos + 5 : after - 1] or b"-", None)
-        elif head.kind is Expected.PARSE and not head.asked:
+        elif kind is Expected.PARSE:
             self._statements[head.name] = head.token
             if self._unconfirmed.get(head.name) is head.token:
-                self._unconfirmed.pop(head.name, None)
-        elif head.kind is Expected.CLOSE and head.name[:1] == b"S":
+                del self._unconfirmed[head.name]
+        elif kind is Expected.CLOSE and head.name[:1] == b"S":
             self._statements.pop(head.name[1:], None)
 
     def _count(self, head: _Expectation, tag: bytes, sqlstate: str | None) -> None:
@@ -719,6 +758,7 @@ class Relay:
             if self._question is not None:
                 # what waited for the answer belongs to what the server now ignores
                 self._question = None
+                self.blocked = False
                 self._resume()
             return replacement
         if asked:
@@ -730,6 +770,7 @@ class Relay:
         question = self._question
         assert question is not None
         self._question = None
+        self.blocked = False
         verdict: Forward | Refuse
         if self._question_failed is not None:
             verdict = Refuse(self._question_failed)

@@ -86,7 +86,7 @@ class Verifier:
         assert len(secret) >= _SALT_BYTES
 
         def drawn(purpose: bytes) -> bytes:
-            return hmac.digest(secret, purpose + user.encode(), "sha256")
+            return hmac.digest(secret, purpose + user.encode(errors="surrogateescape"), "sha256")
 
         return cls(iterations, drawn(b"salt:")[:_SALT_BYTES], drawn(b"stored:"), drawn(b"server:"))
 

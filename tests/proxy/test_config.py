@@ -28,12 +28,14 @@ def test_example_is_the_defaults() -> None:
 
 
 def test_example_names_every_key_with_a_value_it_takes() -> None:
-    whole = re.sub(r"^# (?=\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
+    whole = re.sub(r"^# (?=\w+ = |\[)", "", EXAMPLE, flags=re.MULTILINE)
     config = parse_config(whole.replace('"/var/run/postgresql"', '"db.example.org"'))
     assert config.registry
     assert config.metrics == Address("127.0.0.1", 9632)
     assert config.tls
     assert config.upstream.certificate
+    assert config.watch["own_decoys"] == "alert"
+    assert isinstance(config.alerts["webhook"], list)
     for name, table in tomllib.loads(whole).items():
         if isinstance(table, dict) and name not in {"watch", "alerts"}:
             assert set(table) == set(getattr(config, name).__slots__), name

@@ -1,0 +1,451 @@
+"""Alerts are told: to webhooks, to syslog and to the registry, each at least once.
+
+A desk keeps what is still to be told in a folder of its own, one file for each alert, so that
+nothing is forgotten in a crash and nobody waits for a registry that is away.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import json
+import os
+import re
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from pgbalise import __version__
+from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
+from pgbalise.keyfile import read_private
+from pgbalise.session import check_dsn
+from pgbalise.sinks import (
+    Sinks,
+    Syslog,
+    Webhook,
+    check_url,
+    parse_sinks,
+    syslog_message,
+    wants,
+    webhook_body,
+)
+from pgbalise.watch import Alert, alert_id
+
+__all__ = ["AlertDesk", "Sender", "parse_sinks", "senders", "trial_alert", "write_whole"]
+
+_ROUND: Final = 1.0
+"""Seconds between two looks at what is to be told."""
+
+_PATIENCE: Final = 300.0
+"""Seconds that a sink which fails is left alone, at most."""
+
+_ABANDONED: Final = timedelta(minutes=10)
+"""After so long, an alert that the registry holds untold is taken up by a new desk."""
+
+_REGISTRY: Final = "registry"
+
+# a registry behind a network that swallows packets must not keep the others from being told
+_WAITS: Final = {"connect_timeout": "10", "tcp_user_timeout": "60000"}
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Sender(Protocol):
+    """Tells a sink of an alert; ``name`` never holds a secret."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the sink."""
+
+    @property
+    def minimum(self) -> str:
+        """The least severity that it is told."""
+
+    def send(self, alert: Mapping[str, Any]) -> None:
+        """Tell it, or raise a PgbaliseError."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Follow none: an alert goes where the configuration says."""
+
+
+@dataclass(frozen=True)
+class WebhookSender:
+    """POSTs an alert as JSON, with the header X-Pgbalise-Signature when it has a secret."""
+
+    sink: Webhook
+
+    @property
+    def name(self) -> str:
+        """What a person calls the sink."""
+        return self.sink.name
+
+    @property
+    def minimum(self) -> str:
+        """The least severity that it is told."""
+        return self.sink.minimum
+
+    def send(self, alert: Mapping[str, Any]) -> None:
+        """Post it; raise EnvironmentProblem unless the answer is 2xx, InvalidKey for its files."""
+        sink, url = self.sink, self.sink.url
+        if sink.url_file is not None:
+            url = read_private(sink.url_file, "it must hold the webhook's address").decode(
+                "utf-8", "replace"
+            )
+            url = url.strip()
+            check_url(url, str(sink.url_file))
+        body = webhook_body(alert)
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"pgbalise/{__version__}",
+            "X-Pgbalise-Alert": str(alert["alert"]),
+        }
+        if sink.secret_file is not None:
+            secret = read_private(sink.secret_file, "it must hold the webhook's secret").strip()
+            signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
+            headers["X-Pgbalise-Signature"] = f"sha256={signature}"
+        request = urllib.request.Request(url, body, headers)  # noqa: S310 - check_url
+        try:
+            opener = urllib.request.build_opener(
+                _NoRedirect(), urllib.request.HTTPSHandler(context=_tls(sink.ca))
+            )
+            with opener.open(request, timeout=sink.timeout) as answer:
+                answer.read(1)
+        except urllib.error.HTTPError as problem:
+            problem.close()
+            hint = "give the address it redirects to" if 300 <= problem.code < 400 else None
+            raise EnvironmentProblem(f"{sink.name} answered {problem.code}", hint=hint) from None
+        except (OSError, ValueError, ssl.SSLError) as problem:
+            raise _unreachable(sink.name, problem) from None
+        except Exception as problem:  # noqa: BLE001 - http.client's errors have no common base
+            raise EnvironmentProblem(f"{sink.name}: {type(problem).__name__}") from None
+
+
+@dataclass(frozen=True)
+class SyslogSender:
+    """Sends an alert to a syslog server, each over a connection of its own."""
+
+    sink: Syslog
+
+    @property
+    def name(self) -> str:
+        """What a person calls the sink."""
+        return self.sink.name
+
+    @property
+    def minimum(self) -> str:
+        """The least severity that it is sent."""
+        return self.sink.minimum
+
+    def send(self, alert: Mapping[str, Any]) -> None:
+        """Send it; raise EnvironmentProblem when the server cannot be reached.
+
+        Over UDP nobody knows whether it arrived; over TCP, whether it was read.
+        """
+        sink = self.sink
+        message = syslog_message(
+            alert, sink, host=_host(), process=os.getpid(), version=__version__
+        )
+        try:
+            if sink.transport == "unix":
+                _to_socket(sink, message)
+            elif sink.transport == "udp":
+                [(family, _, _, _, address), *_] = socket.getaddrinfo(
+                    sink.host, sink.port, type=socket.SOCK_DGRAM
+                )
+                with socket.socket(family, socket.SOCK_DGRAM) as udp:
+                    udp.settimeout(sink.timeout)
+                    udp.sendto(message, address)
+            else:
+                with socket.create_connection((sink.host, sink.port), sink.timeout) as tcp:
+                    if sink.transport == "tcp":
+                        _hand_over(tcp, message)
+                        return
+                    with _tls(sink.ca).wrap_socket(tcp, server_hostname=sink.host) as tls:
+                        tls.sendall(message)
+        except (OSError, ValueError) as problem:
+            raise _unreachable(sink.name, problem) from None
+
+
+def _to_socket(sink: Syslog, message: bytes) -> None:
+    """Send to a local daemon: most take datagrams, some a stream."""
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        with socket.socket(socket.AF_UNIX, kind) as local:
+            local.settimeout(sink.timeout)
+            try:
+                local.connect(sink.host)
+            except OSError as problem:
+                if kind == socket.SOCK_DGRAM and problem.errno == errno.EPROTOTYPE:
+                    continue
+                raise
+            local.sendall(message if kind == socket.SOCK_DGRAM else message + b"\n")
+            return
+
+
+def _hand_over(tcp: socket.socket, message: bytes) -> None:
+    tcp.sendall(message)
+    tcp.shutdown(socket.SHUT_WR)
+
+
+def _tls(ca: Path | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
+
+
+def _host() -> str:
+    return "".join(c if 33 <= ord(c) < 127 else "-" for c in socket.gethostname()) or "-"
+
+
+def _unreachable(name: str, problem: Exception) -> EnvironmentProblem:
+    cause = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        why = f"its certificate is not trusted: {cause.verify_message}"
+    elif isinstance(cause, TimeoutError):
+        why = "it did not answer in time"
+    else:
+        # other exceptions' texts may quote the address, which may be a secret
+        why = (cause.strerror if isinstance(cause, OSError) else None) or type(cause).__name__
+    return EnvironmentProblem(f"{name}: {why}")
+
+
+def senders(sinks: Sinks) -> list[Sender]:
+    """Return who tells the sinks that the configuration names."""
+    return [*map(WebhookSender, sinks.webhooks), *map(SyslogSender, sinks.syslogs)]
+
+
+def trial_alert(at: datetime) -> Alert:
+    """Return an alert that says that it is a test."""
+    stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {
+        "type": "alert",
+        "at": stamp,
+        "alert": alert_id("test", "", "", stamp),
+        "kind": "test",
+        "severity": "info",
+        "recipient": None,
+        "database": None,
+        "system": None,
+        "client": "local",
+        "detail": {},
+    }
+
+
+@dataclass
+class _Pause:
+    """How long a sink that fails is left alone."""
+
+    until: float = 0.0
+    seconds: float = 0.0
+
+    def fail(self, now: float) -> None:
+        self.seconds = min(max(2 * self.seconds, _ROUND), _PATIENCE)
+        self.until = now + self.seconds
+
+
+@dataclass
+class AlertDesk:
+    """Holds alerts until every sink has taken them.
+
+    ``folder`` is the desk's own, made when it is missing, 0700. ``registry`` is a connection
+    string, None without one: then, and without senders, alerts are kept nowhere. ``submit`` may be
+    called from any thread; the rest belongs to one.
+    """
+
+    folder: Path
+    senders: Sequence[Sender]
+    registry: str | None = None
+    _pauses: dict[str, _Pause] = field(default_factory=dict)
+    _errors: dict[str, str] = field(default_factory=dict)
+    _failures: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as problem:
+            raise EnvironmentProblem(
+                f"{self.folder}: the alerts' folder cannot be made: {problem.strerror}"
+            ) from None
+        if self.registry is not None:
+            check_dsn(self.registry)
+            given = conninfo_to_dict(self.registry)
+            waits = {name: value for name, value in _WAITS.items() if name not in given}
+            self.registry = make_conninfo(self.registry, **waits)
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """What keeps sinks from being told now, by their names."""
+        return dict(self._errors)
+
+    def waiting(self) -> int:
+        """Return how many alerts are still to be told to somebody."""
+        return len(self._files())
+
+    def submit(self, alerts: Iterable[Mapping[str, Any]]) -> None:
+        """Take alerts; when this returns, they are on the disk.
+
+        Raise EnvironmentProblem when they cannot be kept, InvalidInput for what is no alert.
+        """
+        for alert in alerts:
+            if not _ID.fullmatch(str(alert.get("alert"))):
+                raise InvalidInput("an alert's id is 32 hexadecimal digits")
+            path = self.folder / f"{alert['alert']}.json"
+            if not path.exists():
+                self._keep(path, {"alert": dict(alert), "taken": []})
+
+    def deliver(self, now: float) -> int:
+        """Tell every sink that is not left alone now what it does not know; never raise.
+
+        ``now`` is any clock's seconds that only grow. Return how many alerts all have taken.
+        """
+        done = 0
+        for path, item in sorted(self._items(), key=self._turn):
+            alert, taken = item["alert"], set(item["taken"])
+            steps = [s for s in self.senders if s.name not in taken]
+            for sender in steps:
+                if not wants(sender.minimum, alert["severity"]) or self._try(sender, alert, now):
+                    taken.add(sender.name)
+            told = all(sender.name in taken for sender in self.senders)
+            finished = told
+            if self.registry is not None:
+                record = _RegistrySender(self.registry, told=told)
+                wanted = told or record.name not in taken
+                if wanted and self._try(record, alert, now):
+                    taken.add(record.name)
+                elif wanted:
+                    finished = False
+            try:
+                if finished:
+                    path.unlink()
+                    self._failures.pop(alert["alert"], None)
+                    done += 1
+                elif taken != set(item["taken"]):
+                    self._keep(path, {"alert": alert, "taken": sorted(taken)})
+            except (OSError, PgbaliseError) as problem:
+                self._errors["folder"] = str(problem)
+        return done
+
+    def adopt(self, now: datetime) -> int:
+        """Take up what the registry says was never told, as when a machine was lost.
+
+        Return how many; raise DatabaseProblem when the registry cannot be asked.
+        """
+        if self.registry is None:
+            return 0
+        from pgbalise.registry.alerts import undelivered
+        from pgbalise.registry.store import open_registry
+
+        known = {path.stem for path in self._files()}
+        with open_registry(self.registry) as registry:
+            found = [
+                alert
+                for alert in undelivered(registry, now - _ABANDONED)
+                if alert["alert"] not in known
+            ]
+        self.submit(found)
+        return len(found)
+
+    def run(self, stop: threading.Event) -> None:
+        """Deliver until told to stop; whatever fails is tried again, at most 300 s later."""
+        adopted = self.registry is None
+        while True:
+            now = time.monotonic()
+            pause = self._pauses.setdefault(_REGISTRY, _Pause())
+            if not adopted and now >= pause.until:
+                try:
+                    self.adopt(datetime.now(UTC))
+                    adopted = True
+                except PgbaliseError as problem:
+                    pause.fail(now)
+                    self._errors[_REGISTRY] = str(problem)
+            self.deliver(now)
+            if stop.wait(_ROUND):
+                return
+
+    def _turn(self, entry: tuple[Path, dict[str, Any]]) -> tuple[int, str]:
+        """In the order in which they were raised; but one that is refused holds up no other."""
+        alert = entry[1]["alert"]
+        return self._failures.get(alert["alert"], 0), str(alert["at"])
+
+    def _try(self, sender: Sender, alert: Mapping[str, Any], now: float) -> bool:
+        pause = self._pauses.setdefault(sender.name, _Pause())
+        if now < pause.until:
+            return False
+        try:
+            sender.send(alert)
+        except Exception as problem:  # noqa: BLE001 - one alert must not keep others from being told
+            pause.fail(now)
+            known = isinstance(problem, PgbaliseError)
+            self._errors[sender.name] = str(problem) if known else type(problem).__name__
+            self._failures[alert["alert"]] = self._failures.get(alert["alert"], 0) + 1
+            return False
+        self._pauses.pop(sender.name)
+        self._errors.pop(sender.name, None)
+        return True
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.json") if _ID.fullmatch(path.stem)]
+
+    def _items(self) -> list[tuple[Path, dict[str, Any]]]:
+        found = []
+        for path in self._files():
+            try:
+                item = json.loads(path.read_text("utf-8"))
+                wants("info", item["alert"]["severity"])
+                item["alert"]["at"], item["alert"]["kind"], list(item["taken"])
+            except (OSError, ValueError, KeyError, TypeError):
+                self._errors["folder"] = f"{path.name} cannot be read"
+                continue
+            found.append((path, item))
+        return found
+
+    def _keep(self, path: Path, item: Mapping[str, Any]) -> None:
+        write_whole(path, json.dumps(item, ensure_ascii=True).encode())
+
+
+@dataclass(frozen=True)
+class _RegistrySender:
+    registry: str
+    told: bool
+    """Whether all other sinks have taken the alert."""
+    name: str = _REGISTRY
+    minimum: str = "info"
+
+    def send(self, alert: Mapping[str, Any]) -> None:
+        from pgbalise.registry.alerts import record_alert
+        from pgbalise.registry.store import open_registry
+
+        with open_registry(self.registry) as connection:
+            record_alert(connection, alert, datetime.now(UTC), told=self.told)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, also after a crash; mode 0600.
+
+    Raise EnvironmentProblem when it cannot be written.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    try:
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as problem:
+        raise EnvironmentProblem(f"{path}: cannot be written: {problem.strerror}") from None

@@ -1,0 +1,150 @@
+"""``pgbalise alert``: what was raised, and whether it reaches those who must know.
+
+Exit status: 0 done, 1 a sink did not take the test, 2 an error.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pgbalise.errors import InvalidInput, PgbaliseError
+
+alert_app = typer.Typer(help="What the auditor must be told.")
+
+Registry = Annotated[
+    str,
+    typer.Option(
+        "--registry",
+        envvar="PGBALISE_REGISTRY",
+        show_envvar=True,
+        help="The registry: libpq connection string or URI; by default PG* variables.",
+    ),
+]
+
+_STYLES = {"critical": "bold red", "warning": "yellow"}
+
+
+@alert_app.command("list")
+def alert_list(
+    registry: Registry = "",
+    undelivered: Annotated[
+        bool, typer.Option("--undelivered", help="Only those that some sink has not taken.")
+    ] = False,
+    recipient: Annotated[str | None, typer.Option(help="Only about this recipient.")] = None,
+    since: Annotated[str | None, typer.Option(help="ISO 8601, UTC unless it says.")] = None,
+    until: Annotated[str | None, typer.Option(help="ISO 8601, not included.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the last ones.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for each alert.")
+    ] = False,
+) -> None:
+    """List alerts, the oldest first."""
+    from pgbalise.registry.alerts import alerts
+    from pgbalise.registry.store import open_registry
+
+    begin, end = _moment(since, "--since"), _moment(until, "--until")
+    with open_registry(registry) as connection:
+        found = list(
+            alerts(
+                connection,
+                undelivered=undelivered,
+                recipient=recipient,
+                since=begin,
+                until=end,
+                limit=limit,
+            )
+        )
+    if as_json:
+        for alert, told in found:
+            delivered = told.astimezone(UTC).isoformat() if told else None
+            _print_json({**_told(alert), "delivered_at": delivered})
+    elif found:
+        _print_table(found)
+    else:
+        typer.echo("no alerts")
+
+
+def _told(alert: dict[str, Any]) -> dict[str, Any]:
+    from pgbalise.watch import sentence
+
+    return {name: value for name, value in alert.items() if name != "type"} | {
+        "text": sentence(alert)
+    }
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_table(found: list[tuple[dict[str, Any], datetime | None]]) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("raised (UTC)", no_wrap=True)
+    table.add_column("severity", no_wrap=True)
+    table.add_column("what", overflow="fold")
+    for alert, delivered in found:
+        severity = str(alert["severity"])
+        # names are others' choice: they could hold a terminal's control characters
+        what = "".join(c if c.isprintable() else "?" for c in _told(alert)["text"])
+        text = Text(what)
+        if delivered is None:
+            text.append(" Not yet told.", style="bold")
+        stamp = str(alert["at"])[:16].replace("T", " ")
+        table.add_row(stamp, Text(severity, style=_STYLES.get(severity, "")), text)
+    Console(highlight=False).print(table)
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{option}: not a time", hint="2026-01-31T12:00:00+01:00") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+@alert_app.command("test")
+def alert_test(
+    config: Annotated[
+        Path,
+        typer.Option("--config", help="The proxy's configuration, TOML.", show_default=False),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send a test alert to every webhook and syslog server. It is not recorded."""
+    from pgbalise.alerts import parse_sinks, senders, trial_alert
+
+    try:
+        document = tomllib.loads(config.read_text("utf-8"))
+    except OSError as problem:
+        raise InvalidInput(f"{config}: cannot be read: {problem.strerror}") from None
+    except ValueError:
+        raise InvalidInput(f"{config}: this is not TOML") from None
+    table = document.get("alerts", {})
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{config}: alerts must be a table")
+    told: dict[str, str | None] = {}
+    alert = trial_alert(datetime.now(UTC))
+    for sender in senders(parse_sinks(table)):
+        try:
+            sender.send(alert)
+            told[sender.name] = None
+        except PgbaliseError as problem:
+            told[sender.name] = str(problem)
+    if as_json:
+        _print_json({"alert": alert["alert"], "sinks": told})
+    else:
+        for name, why in told.items():
+            typer.echo(why or f"{name}: taken")
+        if not told:
+            typer.echo("the configuration names no sink: alerts go to the registry only")
+    raise typer.Exit(1 if any(told.values()) else 0)

@@ -1,0 +1,647 @@
+"""Who takes more than they should, looks where they never looked, or asks for a decoy.
+
+``Watch`` looks at spool records (intents, progress, outcomes, alerts) and answers with alerts. Time
+is what the records say, never the clock's; so the same records always give the same alerts.
+
+Rows are counted by the hour (of UTC) and by the day (of ``Limits.zone``) in which a record reports
+them. A record's rows are cumulative for its extract, so what counts is the difference to the one
+before: records that come twice count once, and those of different extracts in any order. Per
+recipient, kind and hour or day there is one alert; its id is a digest of these, so that one that
+is raised again after a crash is known to be the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pgbalise.errors import InvalidInput
+
+Alert = dict[str, Any]
+"""A spool record of type ``alert``: text, integers, and lists of them; no patient's value."""
+
+_ID: Final = re.compile("[0-9a-f]{32}")
+
+SEVERITIES: Final = ("info", "warning", "critical")
+
+DAYS_KEPT: Final = 90
+_HOURS_KEPT: Final = 48
+_NIGHTS_KEPT: Final = 7
+_FINISHED_DAYS: Final = 2
+_FINISHED_KEPT: Final = 100_000
+_OPEN_DAYS: Final = 30
+_OPEN_KEPT: Final = 200_000
+
+_WEEKDAYS: Final = (
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
+)
+_UNLIMITED: Final = "unlimited"
+
+
+@dataclass(frozen=True)
+class OffHours:
+    """When nobody is expected to take much: from ``start`` to ``end``, and on whole days off.
+
+    Local times; ``end`` before ``start`` means the next morning, equal ones no hours at all.
+    ``days_off`` are weekdays, Monday is 0.
+    """
+
+    start: time
+    end: time
+    days_off: frozenset[int] = frozenset()
+
+    def covers(self, local: datetime) -> bool:
+        """Whether a local time is within them."""
+        if local.weekday() in self.days_off:
+            return True
+        now = local.time()
+        if self.start <= self.end:
+            return self.start <= now < self.end
+        return now >= self.start or now < self.end
+
+    def night(self, local: datetime) -> date:
+        """The day on which the night began that a local time belongs to."""
+        if self.start > self.end and local.time() < self.end:
+            return local.date() - timedelta(days=1)
+        return local.date()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a recipient may take before somebody is told; None means no limit.
+
+    ``times_own_past``: a day's rows may be this many times those of the recipient's busiest
+    comparable day of the last 90 (working days are compared with working days, days off with days
+    off), once ``known_days`` of them are known. ``bulk_rows``: rows of one night beyond which
+    taking them off hours is told; a day with fewer is never held against the past.
+    ``learning_days``: for so long after a recipient's first extract, relations are not new.
+    ``refuse``: beyond an hour's or a day's limit the recipient is refused until it ends.
+    ``own_decoys``: whether it is told when a recipient asks for one of its own decoys.
+    ``recipients``: the limits of those who have their own.
+    """
+
+    rows_per_hour: int | None = None
+    rows_per_day: int | None = None
+    times_own_past: int | None = 5
+    known_days: int = 10
+    learning_days: int = 14
+    bulk_rows: int | None = 10_000
+    off_hours: OffHours | None = None
+    zone: tzinfo = UTC
+    refuse: bool = False
+    own_decoys: bool = True
+    recipients: Mapping[str, Limits] = field(default_factory=dict)
+
+    def of(self, recipient: str) -> Limits:
+        """The limits of one recipient."""
+        return self.recipients.get(recipient, self)
+
+
+_OWN_KEYS: Final = {
+    "rows_per_hour",
+    "rows_per_day",
+    "times_own_past",
+    "known_days",
+    "learning_days",
+    "bulk_rows",
+    "on_limit",
+    "own_decoys",
+    "off_hours",
+}
+
+
+def parse_limits(table: Mapping[str, Any]) -> Limits:
+    """Read the limits from the table ``[watch]``; raise InvalidInput naming what is wrong.
+
+    Keys: ``zone``; ``rows_per_hour``, ``rows_per_day``, ``times_own_past`` and ``bulk_rows``
+    (whole numbers, or "unlimited"); ``known_days``, ``learning_days``; ``on_limit`` ("alert" or
+    "refuse"); ``own_decoys`` ("alert" or "ignore"); a table ``off_hours`` with ``start``, ``end``
+    and ``days_off``; and tables ``recipient.NAME`` with any of these but ``zone``.
+    """
+    _known_keys(table, _OWN_KEYS | {"zone", "recipient"}, "watch")
+    limits = Limits(zone=_zone(table.get("zone", "UTC")))
+    limits = _parsed(limits, {k: table[k] for k in table.keys() & _OWN_KEYS}, "watch")
+    own = {}
+    for name, value in _table(table.get("recipient", {}), "watch.recipient").items():
+        where = f"watch.recipient.{name}"
+        body = _table(value, where)
+        _known_keys(body, _OWN_KEYS, where)
+        own[name] = _parsed(limits, body, where)
+    return replace(limits, recipients=own)
+
+
+def _parsed(base: Limits, table: Mapping[str, Any], where: str) -> Limits:
+    changes: dict[str, Any] = {}
+    for key in ("rows_per_hour", "rows_per_day", "times_own_past", "bulk_rows"):
+        if key in table:
+            unlimited = table[key] == _UNLIMITED
+            changes[key] = None if unlimited else _number(table[key], f"{where}.{key}", 1)
+    for key, least in (("known_days", 1), ("learning_days", 0)):
+        if key in table:
+            changes[key] = _number(table[key], f"{where}.{key}", least)
+            if changes[key] > DAYS_KEPT:
+                raise InvalidInput(f"{where}.{key}: at most {DAYS_KEPT} days are remembered")
+    if "on_limit" in table:
+        changes["refuse"] = _choice(table, "on_limit", ("alert", "refuse"), where) == "refuse"
+    if "own_decoys" in table:
+        changes["own_decoys"] = _choice(table, "own_decoys", ("alert", "ignore"), where) == "alert"
+    if "off_hours" in table:
+        changes["off_hours"] = _off_hours(table["off_hours"], f"{where}.off_hours")
+    return replace(base, **changes)
+
+
+def _off_hours(value: object, where: str) -> OffHours:
+    table = _table(value, where)
+    _known_keys(table, {"start", "end", "days_off"}, where)
+    days = table.get("days_off", [])
+    if not isinstance(days, list) or not all(day in _WEEKDAYS for day in days):
+        raise InvalidInput(
+            f"{where}.days_off: must be a list of weekdays", hint='["saturday", "sunday"]'
+        )
+    start, end = (_time(table.get(key, "00:00"), f"{where}.{key}") for key in ("start", "end"))
+    if start == end and not days:
+        raise InvalidInput(f"{where}: covers no time", hint='start = "20:00", end = "07:00"')
+    return OffHours(start, end, frozenset(map(_WEEKDAYS.index, days)))
+
+
+def _time(value: object, where: str) -> time:
+    try:
+        found = value if isinstance(value, time) else time.fromisoformat(str(value))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is not None:
+        raise InvalidInput(f"{where}: must be a local time of day", hint='"20:00"')
+    return found
+
+
+def _zone(value: object) -> tzinfo:
+    try:
+        return ZoneInfo(value) if isinstance(value, str) else _no_zone()
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return _no_zone()
+
+
+def _no_zone() -> tzinfo:
+    raise InvalidInput("watch.zone: there is no such time zone", hint='"Europe/Paris"')
+
+
+def _known_keys(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise InvalidInput(
+                f"{where}.{key}: there is no such key", hint=f"known: {', '.join(sorted(known))}"
+            )
+
+
+def _table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(f"{where}: must be a table", hint=f"write [{where}]")
+    return value
+
+
+def _number(value: object, where: str, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InvalidInput(f"{where}: must be a whole number from {least}")
+    return value
+
+
+def _choice(table: Mapping[str, Any], key: str, allowed: Sequence[str], where: str) -> str:
+    value = table[key]
+    if value not in allowed:
+        either = " or ".join(f'"{word}"' for word in allowed)
+        raise InvalidInput(f"{where}.{key}: must be {either}")
+    return str(value)
+
+
+@dataclass
+class Past:
+    """What is known of one recipient; days are ISO dates of ``Limits.zone``.
+
+    ``first`` is the day of its first extract, ``days`` rows by day, ``relations`` what it has
+    read, as ``database:schema.name``.
+    """
+
+    first: str
+    days: dict[str, int] = field(default_factory=dict)
+    relations: set[str] = field(default_factory=set)
+
+
+@dataclass
+class _Recipient(Past):
+    hours: dict[int, int] = field(default_factory=dict)
+    """Rows by hour, which is numbered from 1970 on in UTC."""
+    nights: dict[str, int] = field(default_factory=dict)
+    """Rows taken off hours, by the day on which the night began."""
+
+
+@dataclass(slots=True)
+class _Extract:
+    recipient: str
+    database: str
+    system: str
+    client: str
+    rows: int
+    day: str
+    """Of the last record about it."""
+
+
+class Watch:
+    """Sums over the records seen so far, and the alerts that they gave.
+
+    ``past`` is what is known from elsewhere, such as the ledger, by recipient. ``limits`` may be
+    exchanged at any time. Memory is bounded: sums by day are kept for 90 days, finished extracts
+    for two (to know their records when they come again, at most 100,000), unfinished ones for 30
+    days after their last record.
+    """
+
+    def __init__(self, limits: Limits, past: Mapping[str, Past] | None = None) -> None:
+        self.limits = limits
+        self._recipients = {
+            name: _Recipient(known.first, dict(known.days), set(known.relations))
+            for name, known in (past or {}).items()
+        }
+        self._open: dict[str, _Extract] = {}
+        self._finished: dict[str, str] = {}
+        self._raised: dict[str, str] = {}
+        self._newest = ""
+
+    def observe(self, records: Iterable[Mapping[str, Any]]) -> list[Alert]:
+        """Count what the records say; return the alerts that this raises, in order.
+
+        Records that are no spool records are passed over: whoever reads the spool reports them.
+        """
+        alerts: list[Alert] = []
+        for record in records:
+            try:
+                at = _instant(record["at"])
+                extract, kind = record.get("extract"), record["type"]
+                if kind == "intent":
+                    self._begin(str(extract), record, at, alerts)
+                elif kind in ("progress", "outcome"):
+                    self._count(str(extract), record, at, alerts)
+                elif kind == "alert":
+                    self._pass_on(record, at, alerts)
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+                continue
+        # the oldest come first
+        while len(self._finished) > _FINISHED_KEPT:
+            del self._finished[next(iter(self._finished))]
+        while len(self._open) > _OPEN_KEPT:
+            del self._open[next(iter(self._open))]
+        return alerts
+
+    def refused(self, now: datetime) -> dict[str, datetime]:
+        """Return who is beyond a limit that refuses, and until when (UTC)."""
+        until = {}
+        for name, known in self._recipients.items():
+            limits = self.limits.of(name)
+            if not limits.refuse:
+                continue
+            local = now.astimezone(limits.zone)
+            hour = _hour(now)
+            if _beyond(known.days.get(local.date().isoformat(), 0), limits.rows_per_day):
+                midnight = datetime.combine(
+                    local.date() + timedelta(days=1), time(), tzinfo=limits.zone
+                )
+                until[name] = midnight.astimezone(UTC)
+            elif _beyond(known.hours.get(hour, 0), limits.rows_per_hour):
+                until[name] = _hour_begins(hour + 1)
+        return until
+
+    def rows(self, recipient: str) -> dict[str, int]:
+        """Return a recipient's rows by day."""
+        known = self._recipients.get(recipient)
+        return dict(known.days) if known else {}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that is known as plain JSON, for ``restore``."""
+        return {
+            "version": 1,
+            "newest": self._newest,
+            "recipients": {
+                name: {
+                    "first": known.first,
+                    "days": known.days,
+                    "hours": {str(hour): rows for hour, rows in known.hours.items()},
+                    "nights": known.nights,
+                    "relations": sorted(known.relations),
+                }
+                for name, known in self._recipients.items()
+            },
+            "open": {
+                number: [e.recipient, e.database, e.system, e.client, e.rows, e.day]
+                for number, e in self._open.items()
+            },
+            "finished": self._finished,
+            "raised": self._raised,
+        }
+
+    @classmethod
+    def restore(cls, limits: Limits, state: Mapping[str, Any]) -> Watch:
+        """Return the Watch whose ``state`` this is; raise InvalidInput when it is none."""
+        made = cls(limits)
+        try:
+            if state["version"] != 1:
+                raise InvalidInput("the watch's state is of another version of pgbalise")
+            for name, known in state["recipients"].items():
+                made._recipients[name] = _Recipient(
+                    str(known["first"]),
+                    {str(day): int(rows) for day, rows in known["days"].items()},
+                    set(known["relations"]),
+                    {int(hour): int(rows) for hour, rows in known["hours"].items()},
+                    {str(night): int(rows) for night, rows in known["nights"].items()},
+                )
+            for number, (*names, rows, day) in state["open"].items():
+                recipient, database, system, client = map(str, names)
+                made._open[number] = _Extract(
+                    recipient, database, system, client, int(rows), str(day)
+                )
+            made._finished = {str(number): str(day) for number, day in state["finished"].items()}
+            made._raised = {str(number): str(day) for number, day in state["raised"].items()}
+            made._newest = str(state["newest"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise InvalidInput("the watch's state cannot be read") from None
+        return made
+
+    def _begin(
+        self, number: str, record: Mapping[str, Any], at: datetime, alerts: list[Alert]
+    ) -> None:
+        if number in self._open or number in self._finished:
+            return
+        name, database = str(record["recipient"]), str(record["database"])
+        system, client = str(record["system"]), str(record.get("client", ""))
+        relations = [str(touched["relation"]) for touched in record["relations"]]
+        day = self._day(at)
+        self._open[number] = _Extract(name, database, system, client, 0, day)
+        known = self._recipients.setdefault(name, _Recipient(day))
+        known.first = min(known.first, day)
+        limits = self.limits.of(name)
+        learnt = date.fromisoformat(known.first) + timedelta(days=limits.learning_days)
+        for relation in relations:
+            key = f"{database}:{relation}"
+            if key in known.relations:
+                continue
+            known.relations.add(key)
+            if date.fromisoformat(day) >= learnt:
+                alert = self._alert("first_seen", "info", self._open[number], at, key)
+                self._raise(alert, {"relation": relation}, day, alerts)
+
+    def _count(
+        self, number: str, record: Mapping[str, Any], at: datetime, alerts: list[Alert]
+    ) -> None:
+        day, rows = self._day(at), int(record["rows"])
+        extract = self._open.get(number)
+        if extract is None:
+            return
+        fresh, extract.rows = max(0, rows - extract.rows), max(rows, extract.rows)
+        extract.day = max(day, extract.day)
+        if record["type"] == "outcome":
+            del self._open[number]
+            self._finished[number] = day
+        if fresh:
+            self._add(extract, fresh, at, day, alerts)
+
+    def _add(
+        self, extract: _Extract, fresh: int, at: datetime, day: str, alerts: list[Alert]
+    ) -> None:
+        known = self._recipients[extract.recipient]
+        limits = self.limits.of(extract.recipient)
+        local = at.astimezone(limits.zone)
+        if day >= _days_before(self._newest, DAYS_KEPT):
+            rows = known.days[day] = known.days.get(day, 0) + fresh
+            if _beyond(rows, limits.rows_per_day):
+                alert = self._alert("rows_per_day", "warning", extract, at, day)
+                detail = {"day": day, "rows": rows, "limit": limits.rows_per_day}
+                self._raise(alert, detail, day, alerts)
+            self._compare(extract, known, limits, at, day, alerts)
+        hour = _hour(at)
+        if day >= _days_before(self._newest, _HOURS_KEPT // 24):
+            rows = known.hours[hour] = known.hours.get(hour, 0) + fresh
+            if _beyond(rows, limits.rows_per_hour):
+                begins = _hour_begins(hour).astimezone(limits.zone).isoformat(timespec="minutes")
+                alert = self._alert("rows_per_hour", "warning", extract, at, str(hour))
+                detail = {"hour": begins, "rows": rows, "limit": limits.rows_per_hour}
+                self._raise(alert, detail, day, alerts)
+        if limits.off_hours is not None and limits.off_hours.covers(local):
+            night = limits.off_hours.night(local).isoformat()
+            if night >= _days_before(self._newest, _NIGHTS_KEPT):
+                rows = known.nights[night] = known.nights.get(night, 0) + fresh
+                if _beyond(rows, limits.bulk_rows):
+                    alert = self._alert("off_hours", "warning", extract, at, night)
+                    detail = {"night": night, "rows": rows, "limit": limits.bulk_rows}
+                    self._raise(alert, detail, day, alerts)
+
+    def _compare(
+        self,
+        extract: _Extract,
+        known: _Recipient,
+        limits: Limits,
+        at: datetime,
+        day: str,
+        alerts: list[Alert],
+    ) -> None:
+        rows = known.days[day]
+        if limits.times_own_past is None or not _beyond(rows, limits.bulk_rows or 0):
+            return
+        alert = self._alert("own_past", "warning", extract, at, day)
+        if alert["alert"] in self._raised:
+            return
+        off = limits.off_hours.days_off if limits.off_hours else frozenset()
+
+        def is_off(text: str) -> bool:
+            return date.fromisoformat(text).weekday() in off
+
+        comparable = [
+            (earlier_rows, earlier)
+            for earlier, earlier_rows in known.days.items()
+            if earlier < day and is_off(earlier) == is_off(day)
+        ]
+        if len(comparable) < limits.known_days:
+            return
+        busiest, busiest_day = max(comparable)
+        if rows > limits.times_own_past * busiest:
+            detail = {
+                "day": day,
+                "rows": rows,
+                "busiest": busiest,
+                "busiest_day": busiest_day,
+                "days": len(comparable),
+                "times": limits.times_own_past,
+            }
+            self._raise(alert, detail, day, alerts)
+
+    def _pass_on(self, record: Mapping[str, Any], at: datetime, alerts: list[Alert]) -> None:
+        alert = dict(record)
+        # one that a desk cannot take would be offered to it forever
+        if not _ID.fullmatch(alert["alert"]) or alert["severity"] not in SEVERITIES:
+            return
+        recipient, owners = alert["recipient"], alert["detail"].get("decoys_of")
+        alert["kind"] = str(alert["kind"])
+        if not self.limits.of(recipient).own_decoys and owners == [recipient]:
+            return
+        self._raise(alert, alert["detail"], self._day(at), alerts)
+
+    def _alert(
+        self, kind: str, severity: str, extract: _Extract, at: datetime, period: str
+    ) -> Alert:
+        return {
+            "type": "alert",
+            "at": _written(at),
+            "alert": alert_id(kind, extract.system, extract.recipient, period),
+            "kind": kind,
+            "severity": severity,
+            "recipient": extract.recipient,
+            "database": extract.database,
+            "system": extract.system,
+            "client": extract.client,
+        }
+
+    def _raise(self, alert: Alert, detail: object, day: str, alerts: list[Alert]) -> None:
+        if alert["alert"] not in self._raised:
+            self._raised[alert["alert"]] = day
+            alerts.append({**alert, "detail": detail})
+
+    def _day(self, at: datetime) -> str:
+        day = at.astimezone(self.limits.zone).date().isoformat()
+        if day > self._newest:
+            self._newest = day
+            self._forget()
+        return day
+
+    def _forget(self) -> None:
+        def before(days: int) -> str:
+            return _days_before(self._newest, days)
+
+        oldest_hour = _hour(datetime.fromisoformat(before(_HOURS_KEPT // 24 + 1) + "T00:00Z"))
+        for known in self._recipients.values():
+            known.days = _since(known.days, before(DAYS_KEPT))
+            known.nights = _since(known.nights, before(_NIGHTS_KEPT))
+            known.hours = {hour: n for hour, n in known.hours.items() if hour >= oldest_hour}
+        self._raised = _seen_since(self._raised, before(DAYS_KEPT))
+        self._finished = _seen_since(self._finished, before(_FINISHED_DAYS))
+        left = before(_OPEN_DAYS)
+        self._open = {number: e for number, e in self._open.items() if e.day >= left}
+
+
+def alert_id(kind: str, system: str, recipient: str, period: str) -> str:
+    """Return the id, 32 hexadecimal digits, of the one alert of a kind in a period."""
+    text = f"pgbalise alert 1\0{kind}\0{system}\0{recipient}\0{period}"
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def decoy_alert(
+    at: datetime,
+    *,
+    recipient: str,
+    database: str,
+    system: str,
+    client: str,
+    owners: Iterable[str],
+    relations: Iterable[str] = (),
+    statement_hash: str | None = None,
+) -> Alert:
+    """Return the alert that a role's statement holds a decoy's identity.
+
+    ``owners`` are the recipients whose decoy it is: whoever else knows it has their data.
+    ``relations`` are those the statement touches. Within an hour of UTC the id stays the same.
+    """
+    detail: dict[str, Any] = {"decoys_of": sorted(owners), "relations": sorted(relations)}
+    if statement_hash is not None:
+        detail["statement_hash"] = statement_hash
+    return {
+        "type": "alert",
+        "at": _written(at),
+        "alert": alert_id("decoy", system, recipient, str(_hour(at))),
+        "kind": "decoy",
+        "severity": "critical",
+        "recipient": recipient,
+        "database": database,
+        "system": system,
+        "client": client,
+        "detail": detail,
+    }
+
+
+def sentence(alert: Mapping[str, Any]) -> str:
+    """Return what an alert says to a person: one sentence, in which nothing is a patient's."""
+    who = alert.get("recipient") or "somebody"
+    detail = alert.get("detail") or {}
+
+    def rows(name: str) -> str:
+        count = detail.get(name)
+        return f"{count:,}" if isinstance(count, int) else str(count)
+
+    match alert.get("kind"):
+        case "rows_per_hour":
+            hour = str(detail.get("hour", "")).replace("T", " ", 1)
+            text = f"{who} took {rows('rows')} rows in the hour from {hour}"
+            return f"{text}; its limit is {rows('limit')} rows an hour."
+        case "rows_per_day":
+            text = f"{who} took {rows('rows')} rows on {detail.get('day')}"
+            return f"{text}; its limit is {rows('limit')} rows a day."
+        case "own_past":
+            text = f"{who} took {rows('rows')} rows on {detail.get('day')}, more than"
+            text += f" {detail.get('times')} times its busiest comparable day"
+            return f"{text} ({detail.get('busiest_day')}: {rows('busiest')} rows)."
+        case "first_seen":
+            where = f"{detail.get('relation')} of database {alert.get('database')}"
+            return f"{who} read {where} for the first time."
+        case "off_hours":
+            text = f"{who} took {rows('rows')} rows outside working hours, in the night of"
+            return f"{text} {detail.get('night')}."
+        case "decoy":
+            owners = list(detail.get("decoys_of", []))
+            whose = f", a decoy given to {', '.join(owners)}" if owners else ", a decoy"
+            if owners == [who]:
+                whose = ", a decoy of its own"
+            return f"{who} asked for a patient who does not exist{whose}."
+        case "test":
+            return "This is a test: alerts arrive here."
+        case kind:
+            return f"{who}: {kind}."
+
+
+def _beyond(rows: int, limit: int | None) -> bool:
+    return limit is not None and rows > limit
+
+
+def _instant(text: object) -> datetime:
+    found = datetime.fromisoformat(str(text))
+    if found.tzinfo is None:
+        raise ValueError("a record's time is of UTC")
+    return found.astimezone(UTC)
+
+
+def _written(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _hour(at: datetime) -> int:
+    return int(at.timestamp() // 3600)
+
+
+def _hour_begins(hour: int) -> datetime:
+    return datetime.fromtimestamp(hour * 3600, UTC)
+
+
+def _days_before(day: str, days: int) -> str:
+    return (date.fromisoformat(day) - timedelta(days=days)).isoformat()
+
+
+def _since(sums: dict[str, int], day: str) -> dict[str, int]:
+    return {key: rows for key, rows in sums.items() if key >= day}
+
+
+def _seen_since(seen: dict[str, str], day: str) -> dict[str, str]:
+    return {key: last for key, last in seen.items() if last >= day}
