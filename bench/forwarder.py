@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Protocol, Self
 
 _ENCODINGS = {"UTF8": "utf-8", "SQL_ASCII": "utf-8", "LATIN1": "latin-1"}
+# a statement in a line of pgaudit may be long
+csv.field_size_limit(1 << 30)
 _INT = struct.Struct("!i")
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from bench.forwarder import Forwarder
 from pgbalise.demo.cluster import ThrowawayCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 DATABASE = "regression"
 SETTINGS = {
@@ -63,50 +64,53 @@ def files(source: Path) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def run(
-    source: Path,
-    observe: Callable[[], object],
-    *,
-    only: Sequence[str] = (),
-    after_file: Callable[[ThrowawayCluster, Path], None] = lambda cluster, path: None,
-) -> None:
-    """Run the suite; each of its sessions gets an observer of ``observe()``.
+class Suite:
+    """The suite's server, with a forwarder before it; each session gets an observer of its own."""
 
-    ``only`` names files to run (the first, which sets the rest up, always is). ``after_file`` is
-    called after each file.
-    """
-    with ThrowawayCluster(settings=SETTINGS) as cluster:
-        work = _scratch(source, cluster)
-        cluster.psql(
-            f"CREATE DATABASE {DATABASE} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C';"
-            f"{_AS_THE_SUITE}"
-        )
-        server = f"{cluster.host}/.s.PGSQL.{cluster.port}"
-        with Forwarder(work, server, observe) as forwarder:
-            for at, path in enumerate(files(source)):
-                if only and at and path.stem not in only:
-                    continue
-                with path.open("rb") as script, (work / "out" / path.stem).open("wb") as out:
-                    subprocess.run(
-                        _psql(cluster),
-                        stdin=script,
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                        cwd=work,
-                        env=_environment(work),
-                        timeout=900,
-                        check=False,
-                    )
-                if not cluster.running:
-                    raise RuntimeError(f"the server died in {path.name}")
-                if forwarder.problems:
-                    raise forwarder.problems[0]
-                after_file(cluster, path)
+    def __init__(self, source: Path, observe: Callable[[], object]) -> None:
+        self.source = source
+        self._observe = observe
+        self._stack = ExitStack()
 
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.cluster = stack.enter_context(ThrowawayCluster(settings=SETTINGS))
+            self._work = _scratch(self.source, self.cluster)
+            self.cluster.psql(
+                f"CREATE DATABASE {DATABASE} TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C';"
+                f"{_AS_THE_SUITE}"
+            )
+            server = f"{self.cluster.host}/.s.PGSQL.{self.cluster.port}"
+            self._forwarder = stack.enter_context(Forwarder(self._work, server, self._observe))
+            self._stack = stack.pop_all()
+        return self
 
-def _psql(cluster: ThrowawayCluster) -> list[str | Path]:
-    hidden = ("-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on")
-    return [cluster.bin_dir / "psql", "-X", "-a", "-q", "-d", DATABASE, *hidden]
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, path: Path) -> None:
+        """Let psql run one of the files as the suite does; its errors are none of ours."""
+        hidden = ("-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on")
+        self.call("psql", "-X", "-a", "-q", "-d", DATABASE, *hidden, script=path)
+
+    def call(self, program: str, *options: str, script: Path | None = None) -> str:
+        """Run a program of PostgreSQL's through the forwarder; return what it printed."""
+        with (script or Path(os.devnull)).open("rb") as stdin:
+            done = subprocess.run(
+                [self.cluster.bin_dir / program, *options],
+                stdin=stdin,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self._work,
+                env=_environment(self._work),
+                timeout=900,
+                check=False,
+            )
+        if not self.cluster.running:
+            raise RuntimeError(f"the server died: {program} {script}")
+        if self._forwarder.problems:
+            raise self._forwarder.problems[0]
+        return done.stdout.decode("utf-8", "replace")
 
 
 def _environment(work: Path) -> dict[str, str]:
@@ -131,8 +135,7 @@ def _scratch(source: Path, cluster: ThrowawayCluster) -> Path:
     """Make a folder the server can read and write: the suite's data, its libraries, results."""
     work = cluster.folder / "suite"
     work.mkdir()
-    for name in ("out", "results"):
-        (work / name).mkdir()
+    (work / "results").mkdir()
     for name in ("data", "sql", "expected"):
         if (source / name).exists():
             shutil.copytree(source / name, work / name)
