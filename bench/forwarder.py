@@ -191,6 +191,10 @@ class Forwarder:
             except BaseException as error:
                 self.problems.append(error)
                 raise
+            finally:
+                # closing alone would wait for the streams made of them
+                client.shutdown(socket.SHUT_RDWR)
+                server.shutdown(socket.SHUT_RDWR)
 
 
 def _read(stream: object) -> tuple[bytes, bytes]:

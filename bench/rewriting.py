@@ -147,12 +147,13 @@ class Catalog:
     def reaching(self, relations: Iterable[int]) -> set[int]:
         """Return these relations and all that sees their rows, however far."""
         seen: set[int] = set()
+        views = set(self.marked.values())
         waiting = list(relations)
         while waiting:
             oid = waiting.pop()
             if oid not in seen:
                 seen.add(oid)
-                waiting.extend(self.reach.get(oid, ()) - set(self.marked.values()))
+                waiting.extend(self.reach.get(oid, frozenset()) - views)
         return seen
 
 
