@@ -9,11 +9,23 @@ import re
 from typing import Final
 
 from pgbalise.rewrite.functions import takes_sql
-from pgbalise.rewrite.grammar import COMMENTS, Lexeme, SyntaxProblem, Token, scan
+from pgbalise.rewrite.grammar import (
+    AUTHORIZATION,
+    COMMENTS,
+    DO,
+    EXECUTE,
+    LANGUAGE,
+    ROLE,
+    STRINGS,
+    UESCAPE,
+    UIDENT,
+    Lexeme,
+    SyntaxProblem,
+    scan,
+)
 from pgbalise.rewrite.names import Rules
 
 _LANGUAGES: Final = frozenset({"sql", "plpgsql"})
-_STRINGS: Final = frozenset({Token.SCONST, Token.USCONST})
 _WORDS: Final = re.compile(r"[\w$]+")
 _ESCAPES: Final = re.compile(r"\\[bfnrt'\"\\]")
 _UNKNOWN: Final = "its body cannot be read"
@@ -46,23 +58,20 @@ def reason_not_to_run(body: str, language: str, rules: Rules) -> str | None:
 
 def _reason(lexeme: Lexeme, text: str, following: Lexeme | None, rules: Rules) -> str | None:
     token = lexeme.token
-    if token in _STRINGS:
+    if token in STRINGS:
         return _in_string(text, rules)
-    if token == Token.UIDENT:
+    if token == UIDENT:
         return (
-            _UNKNOWN
-            if "\\" in text or _is(following, Token.UESCAPE)
-            else _named(_fold(text[2:]), rules)
+            _UNKNOWN if "\\" in text or _is(following, UESCAPE) else _named(_fold(text[2:]), rules)
         )
-    if token == Token.EXECUTE:
+    if token == EXECUTE:
         return "it runs SQL that is put together at run time"
-    if token == Token.DO and (_is(following, Token.LANGUAGE) or _is(following, *_STRINGS)):
+    if token == DO and (_is(following, LANGUAGE) or _is(following, *STRINGS)):
         return "it runs code of its own"
-    if token in (Token.ROLE, Token.AUTHORIZATION):
+    if token in (ROLE, AUTHORIZATION):
         return "it may change the session's role"
-    if token == Token.IDENT or lexeme.keyword:
-        return _named(_fold(text), rules)
-    return None
+    # an identifier, or a keyword that could be one
+    return _named(_fold(text), rules)
 
 
 def _is(lexeme: Lexeme | None, *tokens: int) -> bool:

@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgbalise.rewrite.grammar import (
+    CLOSE_PARENTHESIS,
     COMMENTS,
     CONSTANTS,
+    OPEN_PARENTHESIS,
+    PARAM,
+    SEMICOLON,
+    STAR,
+    UESCAPE,
     Lexeme,
     SyntaxProblem,
-    Token,
     TooDeep,
     Tree,
     parse,
     scan,
 )
 from pgbalise.rewrite.names import Answer, Name, Protected, Refusal, Rules, quote_name
-from pgbalise.rewrite.reading import DENIED, NOT_SUPPORTED, Analysis, Scope, Statement
+from pgbalise.rewrite.reading import DENIED, HARMLESS, NOT_SUPPORTED, Analysis, Scope, Statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,15 @@ class Step:
     no comments), otherwise empty. ``prepares`` and ``executes`` are names of SQL's PREPARE and
     EXECUTE (EXECUTE also inside EXPLAIN and CREATE TABLE AS); ``declares``, ``fetches`` and
     ``closes`` are cursors of DECLARE, FETCH or MOVE, and CLOSE; ``closes`` and ``deallocates``
-    are "*" for all of them. ``changes_names``: names may mean something else later in the session
-    (what SET LOCAL or a transaction that fails did is undone at the transaction's end, too).
-    ``changes_reading``: the session's encoding or standard_conforming_strings may change, so later
-    text must not be analysed before the server reported its settings. ``constants`` are the
-    string and number constants as text, in no particular order.
+    are "*" for all of them. ``constants`` are the string and number constants as text, in no
+    particular order.
+
+    ``changes_names``: names may mean something else later in the session (what SET LOCAL or a
+    transaction that fails did is undone at the transaction's end, too). ``creates`` are bare names
+    of relations that from now on may read what is protected (views of it, renamed ones): they
+    belong to the rules' names. ``changes_reading``: the session's client_encoding or
+    standard_conforming_strings may change, so later text must not be analysed before the server
+    has reported its settings.
     """
 
     kind: str
@@ -53,6 +62,7 @@ class Step:
     deallocates: str | None = None
     changes_names: bool = False
     changes_reading: bool = False
+    creates: tuple[str, ...] = ()
     constants: tuple[str, ...] = ()
 
 
@@ -89,7 +99,7 @@ def decide(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
     if not analysis.readable:
         return Decision(analysis.sql, (Step("other", changes_names=True, changes_reading=True),))
     try:
-        _check_order(analysis)
+        _check_order(analysis, answers)
         touched = [_touched(statement, answers, rules) for statement in analysis.statements]
         edits = _edits(analysis, answers, rules)
         sql = analysis.sql if edits is None else _edit(analysis, edits)
@@ -129,6 +139,7 @@ def _step(statement: Statement, touched: tuple[Protected, ...], text: str = "") 
         deallocates=statement.deallocates,
         changes_names=statement.changes is None or bool(statement.changes),
         changes_reading=statement.changes_reading,
+        creates=tuple(statement.creates) if touched or statement.kind == "other" else (),
         constants=statement.constant_texts(),
     )
 
@@ -137,16 +148,26 @@ def _listed(relations: tuple[Protected, ...]) -> str:
     return ", ".join(str(relation) for relation in relations)
 
 
-def _check_order(analysis: Analysis) -> None:
-    """Refuse a text whose beginning may change what its end touches."""
+def _check_order(analysis: Analysis, answers: Mapping[Name, Answer]) -> None:
+    """Refuse a text whose beginning may change what its end touches.
+
+    What is protected now is replaced by a qualified name, so only a name that is not, and is
+    written without a schema, is open to what functions and triggers do behind the text.
+    """
     changed: frozenset[str] | None = frozenset()
+    code_ran = False
     for statement in analysis.statements:
-        asked = {name.relation for _, name in statement.reads}
-        asked.update(name.relation for _, name, _ in statement.columns)
-        asked.update(name.relation for name in statement.returns)
+        asked = {name for _, name, _ in statement.reads}
+        asked.update(name for _, name, _ in statement.columns)
+        asked.update(statement.returns)
         if statement.explain:
-            asked.update(name.relation for name in statement.targets)
-        if asked and (changed is None or changed & asked):
+            asked.update(statement.targets)
+        if any(
+            changed is None
+            or name.relation in changed
+            or (code_ran and name.schema is None and not answers[name].stored)
+            for name in asked
+        ):
             raise _Refused(
                 Refusal(
                     NOT_SUPPORTED,
@@ -157,6 +178,7 @@ def _check_order(analysis: Analysis) -> None:
         if changed is not None:
             own = statement.changes
             changed = None if own is None else changed | own
+        code_ran = code_ran or statement.tree["stmt"].keys().isdisjoint(HARMLESS)
 
 
 def _touched(
@@ -165,7 +187,7 @@ def _touched(
     if statement.refusal is not None:
         raise _Refused(statement.refusal)
     touched: set[Protected] = set()
-    for _, name in statement.reads:
+    for _, name, _ in statement.reads:
         touched |= _reached(name, answers[name], rules)
     for name in statement.returns:
         answer = answers[name]
@@ -229,7 +251,7 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
     edits: _Edits | None = None
     at: dict[int, int] = {}
     for statement in analysis.statements:
-        for node, name in statement.reads:
+        for node, name, scope in statement.reads:
             protected = rules.protected.get(answers[name].oid)
             if protected is None:
                 continue
@@ -237,16 +259,22 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
                 lexemes = [x for x in scan(analysis.encoded) if x.token not in COMMENTS]
                 edits = _Edits(lexemes, [], {})
                 at = {lexeme.start: i for i, lexeme in enumerate(lexemes)}
-            first = at[node.get("location", 0)]
+            first = at.get(node.get("location", 0))
+            if first is None:
+                raise _Refused(_IRREPLACEABLE)
             if statement.copied is not None and statement.copied.get("relation") is node:
                 _edit_copy(statement.copied, protected, first, edits)
             else:
-                _edit_name(node, protected, first, edits)
+                # a target of the same name without an alias is an error, and must remain one
+                taken = scope is not None and _is_target(name, scope, answers)
+                _edit_name(node, protected, first, edits, taken)
         if edits is not None:
             for column, name, scope in statement.columns:
                 protected = _replaced(name, scope, answers, rules)
                 if protected is not None:
-                    first = at[column.get("location", 0)]
+                    first = at.get(column.get("location", 0))
+                    if first is None:
+                        raise _Refused(_IRREPLACEABLE)
                     _edit_column(column, protected, first, edits)
     return edits
 
@@ -260,9 +288,7 @@ def _replaced(
     if protected is None:
         return None
     while scope is not None:
-        if scope.target is not None and (
-            scope.target == name or answers.get(scope.target, _NOTHING).oid == oid
-        ):
+        if _is_target(name, scope, answers):
             return None
         for node, item in scope.items:
             if "alias" not in node and answers[item].oid == oid:
@@ -271,7 +297,15 @@ def _replaced(
     return None
 
 
-_NOTHING: Final = Answer(0)
+def _is_target(name: Name, scope: Scope, answers: Mapping[Name, Answer]) -> bool:
+    return scope.target is not None and answers[scope.target].oid == answers[name].oid
+
+
+_IRREPLACEABLE: Final = Refusal(
+    NOT_SUPPORTED,
+    "the protected names of the statement cannot be replaced",
+    "Write it in plainer SQL, for example COPY (SELECT ...) TO ... WITH (...).",
+)
 
 
 def _span(lexemes: list[Lexeme], first: int, parts: int) -> int:
@@ -280,7 +314,7 @@ def _span(lexemes: list[Lexeme], first: int, parts: int) -> int:
     for part in range(parts):
         if part:
             at += 2
-        if at + 1 < len(lexemes) and lexemes[at + 1].token == Token.UESCAPE:
+        if at + 1 < len(lexemes) and lexemes[at + 1].token == UESCAPE:
             at += 2
     return at
 
@@ -289,7 +323,7 @@ def _view(protected: Protected) -> str:
     return f"{quote_name(protected.view_schema)}.{quote_name(protected.view)}"
 
 
-def _edit_name(node: Tree, protected: Protected, first: int, edits: _Edits) -> None:
+def _edit_name(node: Tree, protected: Protected, first: int, edits: _Edits, taken: bool) -> None:
     lexemes = edits.lexemes
     parts = 1 + ("schemaname" in node) + ("catalogname" in node)
     last = _span(lexemes, first, parts)
@@ -298,11 +332,11 @@ def _edit_name(node: Tree, protected: Protected, first: int, edits: _Edits) -> N
     intended.pop("catalogname", None)
     intended["schemaname"] = protected.view_schema
     intended["relname"] = protected.view
-    if "alias" not in node and protected.view != protected.relation:
+    if "alias" not in node and (taken or protected.view != protected.relation):
         after = last
         following = [lexeme.token for lexeme in lexemes[last + 1 : last + 2]]
-        only = "inh" not in node and first > 0 and lexemes[first - 1].token == Token.ASCII_40
-        if following == [Token.ASCII_42] or (only and following == [Token.ASCII_41]):
+        only = "inh" not in node and first > 0 and lexemes[first - 1].token == OPEN_PARENTHESIS
+        if following == [STAR] or (only and following == [CLOSE_PARENTHESIS]):
             after += 1
         end = lexemes[after].end
         edits.spans.append((end, end, f" AS {quote_name(protected.relation)}"))
@@ -328,7 +362,7 @@ def _edit_copy(node: Tree, protected: Protected, first: int, edits: _Edits) -> N
     last = _span(lexemes, first, 1 + ("schemaname" in relation) + ("catalogname" in relation))
     columns = [item["String"]["sval"] for item in node.get("attlist", ())]
     if columns:
-        while lexemes[last].token != Token.ASCII_41:
+        while lexemes[last].token != CLOSE_PARENTHESIS:
             last += 1
     wanted = ", ".join(quote_name(name) for name in columns) or "*"
     query = " ".join(("SELECT", wanted, "FROM", _view(protected)))
@@ -352,13 +386,7 @@ def _edit(analysis: Analysis, edits: _Edits) -> str:
     except (SyntaxProblem, TooDeep):
         again = []
     if not same([s.tree for s in analysis.statements], again, edits.intended):
-        raise _Refused(
-            Refusal(
-                NOT_SUPPORTED,
-                "the protected names of the statement cannot be replaced",
-                "Write it in plainer SQL, for example COPY (SELECT ...) TO ... WITH (...).",
-            )
-        )
+        raise _Refused(_IRREPLACEABLE)
     return edited.decode()
 
 
@@ -416,11 +444,11 @@ def _normalised(encoded: bytes, lexemes: list[Lexeme], statement: Statement) -> 
 
 def _normal(encoded: bytes, lexemes: list[Lexeme]) -> Iterator[bytes]:
     number = max(
-        (int(encoded[x.start + 1 : x.end]) for x in lexemes if x.token == Token.PARAM), default=0
+        (int(encoded[x.start + 1 : x.end]) for x in lexemes if x.token == PARAM), default=0
     )
     done = lexemes[0].start if lexemes else 0
     for lexeme in lexemes:
-        if lexeme.token == Token.ASCII_59:
+        if lexeme.token == SEMICOLON:
             continue
         if lexeme.start > done:
             yield b" "

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pgbalise.rewrite.bodies import reason_not_to_run
 from pgbalise.rewrite.functions import takes_sql
-from pgbalise.rewrite.grammar import SyntaxProblem, Token, TooDeep, Tree, parse, scan
+from pgbalise.rewrite.grammar import SCONST, SyntaxProblem, TooDeep, Tree, parse, scan
 from pgbalise.rewrite.names import Name, Refusal, Rules, Unreadable
 
 NOT_SUPPORTED: Final = "0A000"
@@ -22,6 +22,7 @@ DENIED: Final = "42501"
 
 _ROLE_SETTINGS: Final = frozenset({"role", "session_authorization"})
 _NAME_SETTINGS: Final = _ROLE_SETTINGS | {"search_path"}
+_PLAN_SETTINGS: Final = ("debug_print_", "auto_explain.")
 _READING_SETTINGS: Final = frozenset({"client_encoding", "standard_conforming_strings"})
 
 
@@ -43,53 +44,33 @@ class Statement:
 
     ``reads`` are FROM-items (and COPY's relation), ``targets`` what is written and must be looked
     at all the same, ``columns`` references such as schema.relation.column. ``changes`` are the
-    bare names that may mean something else afterwards, None standing for all of them.
+    bare names that may mean something else afterwards, None standing for all of them; ``creates``
+    the bare names of relations that read what the statement reads.
     """
 
-    __slots__ = (
-        "changes",
-        "changes_reading",
-        "closes",
-        "columns",
-        "constants",
-        "copied",
-        "deallocates",
-        "declares",
-        "executes",
-        "explain",
-        "fetches",
-        "kind",
-        "length",
-        "prepares",
-        "reads",
-        "refusal",
-        "returns",
-        "start",
-        "targets",
-        "tree",
-    )
+    kind = "other"
+    explain = False
+    copied: Tree | None = None
+    refusal: Refusal | None = None
+    changes: frozenset[str] | None = frozenset()
+    changes_reading = False
+    prepares: str | None = None
+    executes: str | None = None
+    declares: str | None = None
+    fetches: str | None = None
+    closes: str | None = None
+    deallocates: str | None = None
 
     def __init__(self, raw: Tree) -> None:
         self.tree: Tree = raw
         self.start: int = raw.get("stmt_location", 0)
         self.length: int = raw.get("stmt_len", 0)
-        self.kind = "other"
-        self.explain = False
-        self.reads: list[tuple[Tree, Name]] = []
+        self.reads: list[tuple[Tree, Name, Scope | None]] = []
+        self.creates: list[str] = []
         self.targets: list[Name] = []
         self.returns: list[Name] = []
         self.columns: list[tuple[Tree, Name, Scope | None]] = []
-        self.copied: Tree | None = None
         self.constants: list[Tree] = []
-        self.refusal: Refusal | None = None
-        self.changes: frozenset[str] | None = frozenset()
-        self.changes_reading = False
-        self.prepares: str | None = None
-        self.executes: str | None = None
-        self.declares: str | None = None
-        self.fetches: str | None = None
-        self.closes: str | None = None
-        self.deallocates: str | None = None
 
     @property
     def plain(self) -> bool:
@@ -101,7 +82,7 @@ class Statement:
             and not (self.reads or self.columns or self.returns)
             and not (self.prepares or self.executes or self.declares)
             and not (self.fetches or self.closes or self.deallocates)
-            and not self.changes_reading
+            and not (self.changes_reading or (self.explain and self.targets))
         )
 
     def constant_texts(self) -> tuple[str, ...]:
@@ -159,15 +140,12 @@ def analyse(sql: str, rules: Rules, standard_conforming_strings: bool = True) ->
     questions: frozenset[Name] = frozenset()
     plain = True
     for statement in statements:
-        if not statement.plain:
-            plain = False
-            asked = {name for _, name in statement.reads}
-            asked.update(name for _, name, _ in statement.columns)
-            asked.update(statement.returns)
-            questions |= asked
-        if statement.explain and statement.targets:
-            plain = False
-            questions |= frozenset(statement.targets)
+        if statement.plain:
+            continue
+        plain = False
+        questions |= {name for _, name, _ in statement.reads}
+        questions |= {name for _, name, _ in statement.columns}
+        questions |= frozenset(statement.targets)
     return Analysis(sql, encoded, statements, questions, plain)
 
 
@@ -185,7 +163,7 @@ def _check_backslashes(encoded: bytes) -> None:
     """Refuse backslashes in plain string constants: the two readings of such text differ."""
     for lexeme in scan(encoded):
         text = encoded[lexeme.start : lexeme.end]
-        if lexeme.token == Token.SCONST and b"\\" in text and text[:1] not in b"eE$":
+        if lexeme.token == SCONST and b"\\" in text and text[:1] not in b"eE$":
             raise Unreadable(
                 Refusal(
                     NOT_SUPPORTED,
@@ -198,25 +176,9 @@ def _check_backslashes(encoded: bytes) -> None:
 
 _WORDS: Final = re.compile(r"[\w$]+")
 _TELLING: Final = frozenset(
-    {
-        "alter",
-        "authorization",
-        "call",
-        "copy",
-        "create",
-        "declare",
-        "do",
-        "execute",
-        "explain",
-        "fetch",
-        "function",
-        "move",
-        "prepare",
-        "procedure",
-        "role",
-        "set_config",
-    }
+    {"authorization", "execute", "function", "procedure", "role", "set_config"}
 )
+_BEGINNINGS: Final = re.compile(r"(?:\A|;|\*/|[\r\n])\s*(?:do|fetch|move)\b")
 
 
 def _check_unread(sql: str, rules: Rules) -> None:
@@ -227,14 +189,14 @@ def _check_unread(sql: str, rules: Rules) -> None:
     """
     lower = sql.lower()
     words = {cut(word) for word in _WORDS.findall(lower)}
-    if "\\" in sql or "u&" in lower or words & _TELLING:
-        raise _unreadable("the statement cannot be read")
     bare = lower.replace('"', "")
+    named = "\\" in sql or "u&" in lower
     for name in (*rules.names, *rules.functions):
         folded = name.lower()
-        if folded in words or (not _WORDS.fullmatch(folded) and folded.replace('"', "") in bare):
-            raise _unreadable("the statement cannot be read")
-    if any(takes_sql(word) for word in words):
+        whole = _WORDS.fullmatch(folded) is not None
+        named = named or (folded in words if whole else folded.replace('"', "") in bare)
+    tells = words & _TELLING or _BEGINNINGS.search(lower) or any(takes_sql(w) for w in words)
+    if named or (tells and rules.enrolled):
         raise _unreadable("the statement cannot be read")
 
 
@@ -264,14 +226,17 @@ class _Reader:
         self.rules = rules
         self.statement = Statement(raw)
         self.stack: list[tuple[Tree, Scope | None]] = []
-        [(kind, node)] = raw["stmt"].items()
+        for kind, node in raw["stmt"].items():
+            self._top(kind, node)
+        self.stack.append((raw["stmt"], None))
+        self._walk()
+
+    def _top(self, kind: str, node: Tree) -> None:
         top = _TOP.get(kind)
         if top is not None:
             top(self, node)
         elif kind not in _KEEPS_NAMES:
             self.statement.changes = None
-        self.stack.append((raw["stmt"], None))
-        self._walk()
 
     def _walk(self) -> None:
         stack, handlers = self.stack, _HANDLERS
@@ -300,6 +265,10 @@ class _Reader:
         if relation not in self.rules.names:
             return None
         return Name(node.get("schemaname"), relation)
+
+    def _made(self, relation: str) -> None:
+        self.change(relation)
+        self.statement.creates.append(relation)
 
     def change(self, *names: str) -> None:
         """Note that bare names may mean something else from here on; none given: all names."""
@@ -355,7 +324,7 @@ class _Reader:
                 "Query it from the client instead; function bodies are not rewritten.",
             )
         scope.items.append((node, name))
-        self.statement.reads.append((node, name))
+        self.statement.reads.append((node, name, scope))
 
     def write(self, node: Tree, scope: Scope | None) -> None:
         """Walk INSERT, UPDATE, DELETE or MERGE: the target stays as written."""
@@ -389,7 +358,8 @@ class _Reader:
         if len(fields) == 1:
             return
         texts = _texts(fields)
-        self._attribute(texts[-1])
+        if len(texts) == len(fields):
+            self._attribute(texts[-1])
         if len(fields) > 2:
             relation = texts[len(fields) - 2]
             if relation in self.rules.names:
@@ -468,10 +438,18 @@ class _Reader:
         setting = first.get("sval", "").lower()
         if setting in _ROLE_SETTINGS:
             self._role_refused()
+        self._setting(setting)
+
+    def _setting(self, setting: str) -> None:
         if setting in _NAME_SETTINGS:
             self.change()
         if setting in _READING_SETTINGS:
             self.statement.changes_reading = True
+        if setting.startswith(_PLAN_SETTINGS):
+            self.refuse(
+                "plans may not be printed here",
+                "They would tell decoys from patients; leave the setting as it is.",
+            )
 
     def _role_refused(self) -> None:
         self.refuse(
@@ -498,18 +476,22 @@ class _Reader:
             value = args[0].get("A_Const", {}).get("sval", {}).get("sval") if args else None
             if name != "role" or value != "none":
                 self._role_refused()
-        everything = node["kind"] == "VAR_RESET_ALL"
-        if name in _NAME_SETTINGS or everything:
+        if node["kind"] == "VAR_RESET_ALL":
             self.change()
-        if name in _READING_SETTINGS or everything:
             self.statement.changes_reading = True
+        self._setting(name)
 
     def into(self, node: Tree, scope: Scope | None) -> None:
         """Note the relation that SELECT INTO or CREATE TABLE AS makes."""
         del scope
         if self.statement.kind in ("select", "other"):
             self.statement.kind = "write"
-        self.change(node["rel"]["relname"])
+        self._made(node["rel"]["relname"])
+
+    def view(self, node: Tree, scope: Scope | None) -> None:
+        """Note a view, also inside CREATE SCHEMA."""
+        self._made(node["view"]["relname"])
+        self.stack.append((node, scope))
 
     def execute(self, node: Tree, scope: Scope | None) -> None:
         """Note an EXECUTE, also inside EXPLAIN and CREATE TABLE AS."""
@@ -537,7 +519,7 @@ class _Reader:
             name = self.name(relation)
             if name is not None:
                 self.statement.copied = node
-                self.statement.reads.append((relation, name))
+                self.statement.reads.append((relation, name, None))
 
     def sql_explain(self, node: Tree) -> None:
         self.statement.kind = "explain"
@@ -577,15 +559,12 @@ class _Reader:
 
     def sql_transaction(self, node: Tree) -> None:
         self.statement.kind = "transaction"
-        if node["kind"].startswith("TRANS_STMT_ROLLBACK"):
+        if node["kind"].startswith(("TRANS_STMT_ROLLBACK", "TRANS_STMT_COMMIT_PREPARED")):
             self.change()
 
     def sql_create(self, node: Tree) -> None:
         base = node.get("base_stmt", node)
         self.change(base["relation"]["relname"])
-
-    def sql_view(self, node: Tree) -> None:
-        self.change(node["view"]["relname"])
 
     def sql_table_as(self, node: Tree) -> None:
         self.statement.kind = "write"
@@ -611,6 +590,7 @@ class _Reader:
         kind = "procedure" if node.get("is_procedure") else "function"
         options = {item["DefElem"]["defname"]: item["DefElem"] for item in node.get("options", ())}
         self.change()
+        self._function_named(_texts(node["funcname"])[-1])
         if "as" not in options:
             return
         language = _argument(options.get("language")) or ""
@@ -628,8 +608,28 @@ class _Reader:
                 "Query the relations from the client; they are marked there.",
             )
 
+    def _function_named(self, name: str) -> None:
+        """Refuse a built-in function's name for another function: calls are told by name."""
+        if name in self.rules.builtins:
+            self.refuse(
+                f"{name} is the name of a built-in function", "Give the function another name."
+            )
+
     def sql_definition(self, node: Tree) -> None:
         self.functions_named(node)
+        self.change()
+
+    def sql_rename(self, node: Tree) -> None:
+        self.sql_definition(node)
+        if node["renameType"] in _FUNCTIONS:
+            self._function_named(node["newname"])
+        elif node.get("relation", {}).get("relname") in self.rules.names and "newname" in node:
+            self.statement.creates.append(node["newname"])
+
+    def sql_attached(self, node: Tree) -> None:
+        """A rule or a policy: its relation then reads what the rule or the policy reads."""
+        relation = node["relation"] if "relation" in node else node["table"]
+        self.statement.creates.append(relation["relname"])
         self.change()
 
 
@@ -681,6 +681,7 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "String": _skip,
     "TypeName": _skip,
     "UpdateStmt": _Reader.write,
+    "ViewStmt": _Reader.view,
     "VariableSetStmt": _Reader.setting,
     "alias": _skip,
     "funccall": _Reader.call,
@@ -717,7 +718,6 @@ _TOP: Final[dict[str, _Top]] = {
     "TransactionStmt": _Reader.sql_transaction,
     "CreateStmt": _Reader.sql_create,
     "CreateForeignTableStmt": _Reader.sql_create,
-    "ViewStmt": _Reader.sql_view,
     "CreateTableAsStmt": _Reader.sql_table_as,
     "DropStmt": _Reader.sql_drop,
     "DoStmt": _Reader.sql_do,
@@ -733,7 +733,10 @@ _TOP: Final[dict[str, _Top]] = {
     "CreateTransformStmt": _Reader.sql_definition,
     "CreateTrigStmt": _Reader.sql_definition,
     "DefineStmt": _Reader.sql_definition,
-    "RenameStmt": _Reader.sql_definition,
+    "RenameStmt": _Reader.sql_rename,
+    "RuleStmt": _Reader.sql_attached,
+    "CreatePolicyStmt": _Reader.sql_attached,
+    "AlterPolicyStmt": _Reader.sql_attached,
 }
 
 _KEEPS_NAMES: Final = frozenset(
@@ -756,9 +759,27 @@ _KEEPS_NAMES: Final = frozenset(
         "VacuumStmt",
         "VariableSetStmt",
         "VariableShowStmt",
+        "ViewStmt",
     }
 )
-"""Statements after which every name means what it meant before."""
+"""Statements after which names mean what they meant before, but for those noted on the way."""
+
+HARMLESS: Final = frozenset(
+    {
+        "DeallocateStmt",
+        "ListenStmt",
+        "NotifyStmt",
+        "TransactionStmt",
+        "UnlistenStmt",
+        "VariableSetStmt",
+        "VariableShowStmt",
+    }
+)
+"""Statements that run no code of anybody's: no function, operator, cast or trigger."""
+
+_FUNCTIONS: Final = frozenset(
+    {"OBJECT_AGGREGATE", "OBJECT_FUNCTION", "OBJECT_PROCEDURE", "OBJECT_ROUTINE"}
+)
 
 _RELATIONS: Final = frozenset(
     {
