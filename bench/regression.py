@@ -31,6 +31,8 @@ SETTINGS = {
     "pgaudit.log_client": "on",
     # sent to the client whatever client_min_messages says
     "pgaudit.log_level": "info",
+    # sessions that switch plan types off make questions look so costly that they are compiled
+    "jit": "off",
     "max_prepared_transactions": "2",
     "max_connections": "30",
     "shared_buffers": "256MB",

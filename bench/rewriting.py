@@ -22,6 +22,7 @@ are, and rewritten. The answers are compared.
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
 import postgast
+
+from bench import regression
+from bench.forwarder import Refused
 from pgbalise.rewrite import (
     RESOLVE,
     Protected,
@@ -42,17 +46,13 @@ from pgbalise.rewrite import (
     reason_not_to_run,
 )
 
-from bench import regression
-from bench.forwarder import Refused
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
-
-    from pgbalise.rewrite import Answer, Name
 
     from bench.forwarder import Result, Session
     from pgbalise.demo.cluster import ThrowawayCluster
+    from pgbalise.rewrite import Answer, Name
 
 SHARED: Final = frozenset(
     ("public", name)
@@ -166,7 +166,8 @@ class Recording:
     """What came of each statement of a run: by file, text and how often it came before."""
 
     parts: dict[Key, Parts] = field(default_factory=dict)
-    reads: dict[tuple[str, str | None], dict[str, str]] = field(default_factory=dict)
+    touched: dict[tuple[str, str | None], set[str]] = field(default_factory=dict)
+    executed: dict[str, set[str]] = field(default_factory=dict)  # a file -> read by its EXECUTEs
     edited: set[Key] = field(default_factory=set)
     file: str = ""
     times: Counter[str | None] = field(default_factory=Counter)
@@ -178,7 +179,10 @@ class Recording:
         self.parts[key] = result.parts
         if edited:
             self.edited.add(key)
-        self.reads.setdefault((self.file, sql), {}).update(_reads(result))
+        relations = {audit.relation for audit in result.audits if audit.relation}
+        self.touched.setdefault((self.file, sql), set()).update(relations)
+        if sql is not None and re.search(r"\bexecute\b", sql, re.IGNORECASE):
+            self.executed.setdefault(self.file, set()).update(relations)
 
 
 def _view(cluster: ThrowawayCluster) -> None:
@@ -260,7 +264,10 @@ class Judge:
         self._count("shared", sql, self.shared)
         everything = frozenset(catalog.relations.values())
         self._count("everything", sql, self._verdict(session, sql, everything))
-        for relation in self.known.reads.get((tally.file, sql), ()):
+        foreseen = self.known.touched.get((tally.file, sql), set())
+        if first and first[1].lower() == "prepare":
+            foreseen = self.known.executed.get(tally.file, set())
+        for relation in foreseen:
             oid = catalog.relations.get(_parts(relation))
             if oid is not None:
                 self.alone[oid] = self._verdict(session, sql, frozenset((oid,)))
@@ -274,6 +281,8 @@ class Judge:
         if sql is None or catalog is None:
             return
         tags = [str(values[0]) for kind, values in result.parts if kind == "done"]
+        # a statement that failed on its way has read all the same
+        tags = tags or [sql.lstrip().upper()]
         reads = _reads(result)
         if self.shared.kind == "unasked":
             if reads and re.match(r"\s*(rollback|abort|commit|end)", sql, re.IGNORECASE) is None:
@@ -289,6 +298,8 @@ class Judge:
                 continue
             verdict = self.alone[oid]
             how = _how(sql, text, tags)
+            if how == _NAMED and tags and _all_write(tags) and not self._names(sql, oid):
+                how = _RULE
             tally.relations.add(relation)
             if verdict.kind in _KNOWN:
                 tally.reads[f"{how}: {verdict.kind}"] += 1
@@ -298,26 +309,31 @@ class Judge:
                 tally.reads[f"{how}: MISSED"] += 1
                 self._miss(how, relation, sql, text)
         self._returning(sql, result, tags)
-        if not any(kind == "error" for kind, _ in result.parts):
+        if not any(kind == "error" for kind, _ in result.parts) and "PREPARE" not in tags:
             for extra in self.shared.touched - set(reads):
                 tally.untouched.append({"relation": extra, "sql": sql, "file": tally.file})
-            match = re.match(r"\s*prepare\s+(\w+)", sql, re.IGNORECASE)
-            if "PREPARE" in tags and match:
-                self.prepared[match[1].lower()] = self.alone
+        match = re.match(r"\s*prepare\s+(\w+)", sql, re.IGNORECASE)
+        if "PREPARE" in tags and match:
+            self.prepared[match[1].lower()] = self.alone
+
+    def _names(self, sql: str, oid: int) -> bool:
+        """Whether the text reads a name that sees the relation's rows, beside what it writes."""
+        catalog = self.catalog
+        assert catalog is not None
+        seeing = {catalog.bare[one] for one in catalog.reaching((oid,))}
+        return any(name in seeing for name in _named(json.loads(_tree(sql))))
 
     def _returning(self, sql: str, result: Result, tags: list[str]) -> None:
         """A write that gives rows back would give stored values."""
         catalog = self.catalog
         rows = any(kind == "row" for kind, _ in result.parts)
-        if catalog is None or not rows or len(tags) != 1 or tags[0].startswith("SELECT"):
-            return
-        if not re.match("INSERT|UPDATE|DELETE|MERGE", tags[0]):
+        if catalog is None or not rows or len(tags) != 1 or not _all_write(tags):
             return
         for audit in result.audits:
             oid = catalog.relations.get(_parts(audit.relation))
-            if audit.kind == "WRITE" and oid is not None and audit.text.strip() in sql:
-                verdict = self.alone.get(oid, self.shared)
-                if verdict.kind != "refused" and not self._known_earlier(verdict, oid):
+            if oid in self.alone and audit.text.strip() in sql:
+                verdict = self.alone[oid]
+                if verdict.kind not in _KNOWN and not self._known_earlier(verdict, oid):
                     self._miss("rows of a written relation", audit.relation, sql, audit.text)
 
     def _verdict(
@@ -553,6 +569,28 @@ def _parts(relation: str) -> tuple[str, str]:
     return schema, name
 
 
+def _tree(sql: str) -> bytes:
+    result = postgast.native.lib.pg_query_parse(sql.encode())
+    try:
+        tree: bytes = result.parse_tree
+    finally:
+        postgast.native.lib.pg_query_free_parse_result(result)
+    return tree
+
+
+def _named(node: object) -> Iterator[str]:
+    """Yield the relations named in a tree, but for those that are written."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "RangeVar":
+                yield value["relname"]
+            elif key != "relation":
+                yield from _named(value)
+    elif isinstance(node, list):
+        for item in node:
+            yield from _named(item)
+
+
 _LOCKS: Final = re.compile(r"\bfor\s+(no\s+key\s+update|update|share|key\s+share)\b", re.I)
 _WRITES: Final = re.compile(r"\b(insert|update|delete|merge)\b", re.I)
 
@@ -575,23 +613,32 @@ def _reads(result: Result) -> dict[str, str]:
     return found
 
 
+_NAMED: Final = "by name or view"
+_RULE: Final = "by a rule or view that is written"
 _CHECK: Final = "by a foreign key's check"
 _TRIGGER: Final = "by a trigger, or a function in a write"
 _UTILITY: Final = "in a utility statement"
-_OWNERS: Final = frozenset((_CHECK, _TRIGGER, _UTILITY))
+_OWNERS: Final = frozenset((_RULE, _CHECK, _TRIGGER, _UTILITY))
+_ANSWERS: Final = frozenset(
+    ("SELECT", "FETCH", "DECLARE", "COPY", "INSERT", "UPDATE", "DELETE", "MERGE", "EXPLAIN")
+    + ("CREATE", "REFRESH", "DO", "CALL", "VALUES", "PREPARE", "WITH", "TABLE")  # noqa: RUF005
+)
 
 
 def _how(sql: str, text: str, tags: list[str]) -> str:
     if text.strip().rstrip(";") in sql:
-        return "by name or view"
+        return _NAMED if not tags or tags[0].split(maxsplit=1)[0] in _ANSWERS else _UTILITY
     if re.match(r'SELECT 1 FROM (ONLY )?"|SELECT fk\.|SELECT \$1', text):
         return _CHECK
-    writes = ("INSERT", "UPDATE", "DELETE", "MERGE", "TRUNCATE", "COPY")
-    if tags and all(tag.startswith(writes) for tag in tags):
+    if tags and _all_write(tags):
         return _TRIGGER
-    if tags and not any(tag.startswith(("SELECT", "FETCH", "DO", "CALL")) for tag in tags):
+    if tags and not any(tag.startswith(("SELECT", "FETCH", "DO", "CALL", "WITH")) for tag in tags):
         return _UTILITY
     return "in a function"
+
+
+def _all_write(tags: list[str]) -> bool:
+    return all(re.match("INSERT|UPDATE|DELETE|MERGE|TRUNCATE|COPY", tag) for tag in tags)
 
 
 def _general(message: str) -> str:
