@@ -376,7 +376,8 @@ def _edit(analysis: Analysis, edits: _Edits) -> str:
     """Return the edited text; raise _Refused unless it means what was intended."""
     pieces: list[bytes] = []
     done = 0
-    for start, end, text in sorted(edits.spans):
+    # the tree has the query of SET (a, b) = (SELECT ...) once for each column
+    for start, end, text in sorted(set(edits.spans)):
         pieces += (analysis.encoded[done:start], text.encode())
         done = end
     pieces.append(analysis.encoded[done:])

@@ -392,7 +392,7 @@ class _Reader:
             self._function_refused(name)
         if name == "set_config":
             self._set_config(node)
-        elif takes_sql(name) and name not in rules.allowed:
+        elif takes_sql(name, len(node.get("args", ()))) and name not in rules.allowed:
             self.refuse(
                 f"function {name} takes SQL as text, which is not read",
                 "Query the relation itself, or have the administrator allow the function.",
@@ -563,7 +563,7 @@ class _Reader:
             self.change()
 
     def sql_create(self, node: Tree) -> None:
-        base = node.get("base_stmt", node)
+        base = node.get("base", node)
         self.change(base["relation"]["relname"])
 
     def sql_table_as(self, node: Tree) -> None:

@@ -81,6 +81,10 @@ STAYS = '"marked"."stay_view"'
             f"UPDATE other.patient SET a = 1 FROM {VIEW} WHERE {VIEW}.a",
         ),
         (
+            'UPDATE t SET (a, b) = (SELECT a, b FROM "Stay") WHERE c',
+            f'UPDATE t SET (a, b) = (SELECT a, b FROM {STAYS} AS "Stay") WHERE c',
+        ),
+        (
             # an error before, and so it must be one after
             "DELETE FROM hospital.patient USING hospital.patient",
             f'DELETE FROM hospital.patient USING {VIEW} AS "patient"',

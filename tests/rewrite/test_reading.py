@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -198,6 +199,7 @@ def test_what_concerns_nothing_is_plain(recipient_rules: Rules, sql: str) -> Non
         ("SELECT query_to_xml('SELECT 1', true, true, '')", "42501"),
         ("SELECT pg_catalog.query_to_xml('SELECT 1', true, true, '')", "42501"),
         ("SELECT * FROM ts_stat('SELECT 1')", "42501"),
+        ("SELECT ts_rewrite('a', 'SELECT 1')", "42501"),
         ("SELECT * FROM dblink('x', 'SELECT 1') AS t(a int)", "42501"),
         ("SELECT * FROM crosstab3('SELECT 1')", "42501"),
         ("DO 'BEGIN PERFORM 1 FROM hospital.patient; END'", "42501"),
@@ -256,6 +258,7 @@ def test_a_recipient_is_refused(door: Door, sql: str, sqlstate: str) -> None:
         "SELECT pg_catalog.leak()",
         "SELECT leak FROM t",
         "SELECT t.blob FROM t",
+        "SELECT ts_rewrite('a'::tsquery, 'a', 'b')",
         "EXPLAIN SELECT * FROM pg_temp.patient",
         "INSERT INTO pg_temp.patient VALUES (1) RETURNING id",
         "INSERT INTO patient VALUES (1) ON CONFLICT (id) DO UPDATE SET x = 1",
@@ -274,6 +277,11 @@ def test_a_recipient_is_refused(door: Door, sql: str, sqlstate: str) -> None:
 )
 def test_a_recipient_may(door: Door, sql: str) -> None:
     assert door.passes(sql).sql
+
+
+def test_a_field_of_any_refused_function_is_refused_when_nobody_knows_its_arguments() -> None:
+    door = Door(dataclasses.replace(rules(), attributes=None))
+    assert door.refuses("SELECT t.blob FROM t").sqlstate == "42501"
 
 
 def test_the_administrator_may_allow_a_function_that_takes_sql() -> None:
@@ -359,6 +367,9 @@ def test_a_backslash_is_refused_where_it_has_two_readings(
         ("RESET ALL", {"changes_names": True, "changes_reading": True}),
         ("SET standard_conforming_strings = off", {"changes_reading": True}),
         ("CREATE TEMP TABLE x (a int)", {"changes_names": True}),
+        ("CREATE FOREIGN TABLE x (a int) SERVER s", {"changes_names": True}),
+        ("CREATE RULE r AS ON UPDATE TO t DO ALSO TABLE patient", {"creates": ("t",)}),
+        ("CREATE POLICY p ON t USING (EXISTS (TABLE patient))", {"creates": ("t",)}),
         ("DROP SCHEMA x", {"changes_names": True}),
         ("SELECT own.f()", {"changes_names": True}),
         ("ROLLBACK TO a", {"kind": "transaction", "changes_names": True}),
