@@ -619,15 +619,15 @@ _CHECK: Final = "by a foreign key's check"
 _TRIGGER: Final = "by a trigger, or a function in a write"
 _UTILITY: Final = "in a utility statement"
 _OWNERS: Final = frozenset((_RULE, _CHECK, _TRIGGER, _UTILITY))
-_ANSWERS: Final = frozenset(
-    ("SELECT", "FETCH", "DECLARE", "COPY", "INSERT", "UPDATE", "DELETE", "MERGE", "EXPLAIN")
-    + ("CREATE", "REFRESH", "DO", "CALL", "VALUES", "PREPARE", "WITH", "TABLE")  # noqa: RUF005
+_ANSWERS: Final = re.compile(
+    "SELECT|FETCH|DECLARE|COPY|INSERT|UPDATE|DELETE|MERGE|EXPLAIN|CREATE|REFRESH|DO|CALL|VALUES"
+    "|PREPARE|WITH|TABLE"
 )
 
 
 def _how(sql: str, text: str, tags: list[str]) -> str:
     if text.strip().rstrip(";") in sql:
-        return _NAMED if not tags or tags[0].split(maxsplit=1)[0] in _ANSWERS else _UTILITY
+        return _NAMED if not tags or _ANSWERS.match(tags[0]) else _UTILITY
     if re.match(r'SELECT 1 FROM (ONLY )?"|SELECT fk\.|SELECT \$1', text):
         return _CHECK
     if tags and _all_write(tags):
