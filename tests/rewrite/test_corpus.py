@@ -45,6 +45,7 @@ class Shell:
             builtins=frozenset(),
             enrolled=True,
             allowed=frozenset(),
+            opaque={self.oid("other.door"): "it calls first_name, which reaches patient"},
         )
 
     def oid(self, name: str) -> int:
@@ -58,7 +59,7 @@ class Shell:
             query = query.replace(f"${at}", f"%({at})s")
         values = {
             "1": [name.quoted for name in analysis.questions],
-            "2": list(self.rules.protected),
+            "2": [*self.rules.protected, *self.rules.opaque],
             "3": list(self.rules.marked),
         }
         rows = self.connection.execute(query, values).fetchall()
