@@ -104,6 +104,18 @@ UNION ALL
 SELECT 'reach', i.inhrelid::pg_catalog.text, i.inhparent::pg_catalog.text, '', ''
 FROM pg_catalog.pg_inherits AS i
 UNION ALL
+SELECT DISTINCT 'call', COALESCE(r.ev_class, o.polrelid)::pg_catalog.text,
+    f.proname::pg_catalog.text, '', ''
+FROM pg_catalog.pg_depend AS d
+JOIN pg_catalog.pg_proc AS f ON f.oid OPERATOR(pg_catalog.=) d.refobjid
+LEFT JOIN pg_catalog.pg_rewrite AS r ON r.oid OPERATOR(pg_catalog.=) d.objid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+LEFT JOIN pg_catalog.pg_policy AS o ON o.oid OPERATOR(pg_catalog.=) d.objid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+    AND d.refobjid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
+    AND COALESCE(r.ev_class, o.polrelid) IS NOT NULL
+UNION ALL
 SELECT 'function', p.oid::pg_catalog.text, p.proname::pg_catalog.text,
     l.lanname::pg_catalog.text,
     COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
@@ -124,6 +136,7 @@ _FINGERPRINT: Final = "SELECT pg_catalog.concat_ws('/', {})".format(
             ("pg_proc", "oid"),
             ("pg_rewrite", "ev_class"),
             ("pg_inherits", "inhrelid"),
+            ("pg_policy", "oid"),
         )
     )
 )
@@ -142,6 +155,7 @@ class Catalog:
     bare: Mapping[int, str]  # the names of all of them, temporary ones too
     reach: Mapping[int, frozenset[int]]  # who sees the rows of a relation, one step away
     functions: tuple[tuple[str, str, str], ...]  # name, language, body
+    calls: Mapping[int, frozenset[str]]  # a relation -> functions that its query or policy calls
     marked: Mapping[int, int] = field(default_factory=dict)  # relation -> its marked view
 
     def reaching(self, relations: Iterable[int]) -> set[int]:
@@ -350,7 +364,8 @@ class Judge:
                 self.tally.seconds.append((perf_counter() - begin, sql))
             given = {}
             if asked:
-                given = resolve(session, asked, protected, catalog.marked.values())
+                stops = (*protected, *rules.opaque)
+                given = resolve(session, asked, stops, catalog.marked.values())
             return judge(sql, rules, given, conforming=conforming)
         except Unreadable as error:
             return Verdict("refused", refusal=error.refusal)
@@ -397,6 +412,7 @@ def see(session: Session) -> Catalog:
 def _catalog(rows: list[tuple[str | None, ...]]) -> Catalog:
     relations, bare, functions = {}, {}, []
     reach: dict[int, set[int]] = {}
+    calls: dict[int, set[str]] = {}
     views = {}
     for what, first, second, third, fourth in rows:
         if what == "relation":
@@ -407,11 +423,19 @@ def _catalog(rows: list[tuple[str | None, ...]]) -> Catalog:
                 relations[str(second), str(third)] = int(str(first))
         elif what == "reach":
             reach.setdefault(int(str(first)), set()).add(int(str(second)))
+        elif what == "call":
+            calls.setdefault(int(str(first)), set()).add(str(second))
         else:
             functions.append((str(second), str(third), str(fourth)))
     marked = {oid: views[r[1]] for r, oid in relations.items() if r in SHARED and r[1] in views}
-    frozen = {oid: frozenset(others) for oid, others in reach.items()}
-    return Catalog(relations, bare, frozen, tuple(functions), marked)
+    return Catalog(
+        relations,
+        bare,
+        {oid: frozenset(others) for oid, others in reach.items()},
+        tuple(functions),
+        {oid: frozenset(names) for oid, names in calls.items()},
+        marked,
+    )
 
 
 def resolve(
@@ -449,6 +473,16 @@ def rules_for(
         for oid, (schema, relation) in by_oid.items()
     }
     names = frozenset(catalog.bare[oid] for oid in catalog.reaching(protected))
+    mentioned = " ".join((sql, *(name for called in catalog.calls.values() for name in called)))
+    functions = _functions(catalog.functions, names, mentioned)
+    opaque = {
+        oid: f"it calls {name}: {functions[name]}"
+        for oid, called in catalog.calls.items()
+        for name in called & functions.keys()
+        if oid not in protected
+    }
+    if opaque:
+        names |= {catalog.bare[oid] for oid in catalog.reaching(opaque)}
     return Rules(
         protected=known,
         marked={
@@ -456,10 +490,11 @@ def rules_for(
             for at, oid in enumerate(sorted(known))
         },
         names=names,
-        functions=_functions(catalog.functions, names, sql),
+        functions=functions,
         builtins=Judge.builtins,
         enrolled=True,
         allowed=frozenset(),
+        opaque=opaque,
     )
 
 
@@ -669,7 +704,8 @@ class Client:
         conforming = session.parameters.get("standard_conforming_strings") != "off"
         try:
             asked = analyse(sql, rules, standard_conforming_strings=conforming).questions
-            given = resolve(session, asked, protected, catalog.marked.values()) if asked else {}
+            stops = (*protected, *rules.opaque)
+            given = resolve(session, asked, stops, catalog.marked.values()) if asked else {}
             verdict = judge(sql, rules, given, conforming=conforming)
         except (Unreadable, Refused):
             return None
