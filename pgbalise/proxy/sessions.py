@@ -281,7 +281,7 @@ class Session:
         login = Login(newest=start.newest, unspoken=start.unspoken, answers=answers)
         await self._both(login, client, server)
         if login.done:
-            self._begin(login, catalog, database, recipient_class, client, server)
+            self._begin(login, catalog, database, client, server)
 
     def _check_start(self, start: Start, recipient_class: RecipientClass | None) -> None:
         if recipient_class is None:
@@ -388,7 +388,6 @@ class Session:
         login: Login,
         catalog: Catalog,
         database: str,
-        recipient_class: RecipientClass | None,
         client: _Pipe,
         server: _Pipe,
     ) -> None:
@@ -399,7 +398,6 @@ class Session:
             visitor = Visitor(
                 self.identity,
                 self.role,
-                recipient_class,
                 database,
                 self.address,
                 login.parameters,
