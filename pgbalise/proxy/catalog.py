@@ -6,6 +6,7 @@ secrets (balise_proxy), and read again every few seconds when something has chan
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from pgbalise.beacons import Beacons
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import found
+from pgbalise.lookout import load_beacons
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.rewrite import Protected, Rules, reason_not_to_run
 from pgbalise.session import PsycopgSession, connect
@@ -156,6 +159,12 @@ class Catalog:
                 role,
             )
         return rows[0][0] if rows else None
+
+    def beacons(self) -> Beacons:
+        """Return the identities of the database's decoys. Raise DatabaseProblem."""
+        # over a connection of its own: it may take long
+        with connect(self._dsn) as session:
+            return load_beacons(session, os.urandom(32))
 
     def _connected(self) -> PsycopgSession:
         if self._session is None:

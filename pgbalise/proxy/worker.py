@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.conninfo import make_conninfo
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
+from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
 from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
 from pgbalise.proxy.gate import Desk
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pgbalise.proxy.supervisor import WorkerContext
 
 _CANCELS_AT_ONCE = 64
+_DECOYS_SECONDS = 3600
 
 
 def serve(context: WorkerContext) -> None:
@@ -64,7 +66,11 @@ class Worker:
         self.counters = context.counters
         self.draining = False
         self.desk = Desk(
-            spool, context.counters, context.config.ledger.point_rows, lambda: datetime.now(UTC)
+            spool,
+            context.counters,
+            context.config.ledger.point_rows,
+            lambda: datetime.now(UTC),
+            RefusedRecipients(context.config.run),
         )
         self._catalogs: dict[str, asyncio.Task[Catalog]] = {}
         self._sessions: set[Session] = set()
@@ -228,7 +234,23 @@ class Worker:
         )
         await self.loop.run_in_executor(None, catalog.refresh)
         self.spawn(self._refresh(catalog))
+        self.spawn(self._watch_decoys(database, catalog))
         return catalog
+
+    async def _watch_decoys(self, database: str, catalog: Catalog) -> None:
+        """Know the decoys' identities, and those of decoys made since an hour ago."""
+        while True:
+            if catalog.current.protected:
+                try:
+                    beacons = await self.loop.run_in_executor(None, catalog.beacons)
+                except PgbaliseError as problem:
+                    self.log.failure("decoys not read", problem, database=database)
+                else:
+                    if len(beacons):
+                        self.desk.beacons[database] = beacons
+                    else:
+                        self.desk.beacons.pop(database, None)
+            await asyncio.sleep(_DECOYS_SECONDS)
 
     async def _refresh(self, catalog: Catalog) -> None:
         while True:

@@ -144,7 +144,7 @@ def _step(statement: Statement, touched: tuple[Protected, ...], text: str = "") 
         deallocates=statement.deallocates,
         changes_names=statement.changes is None or bool(statement.changes),
         changes_reading=statement.changes_reading,
-        creates=tuple(statement.creates) if touched or statement.kind == "other" else (),
+        creates=(*(statement.creates if touched else ()), *statement.renamed),
         constants=statement.constant_texts(),
     )
 

@@ -30,6 +30,7 @@ from pgbalise.wire.startup import ProtocolViolation
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
 _QUESTION = b"pgbalise.question"
+_CLOSE_QUESTION = m.close(b"P", _QUESTION) + m.close(b"S", _QUESTION)
 _STREAMED_BIND = 1 << 20
 """A Bind message longer than this is handed on before it is whole, its values unseen."""
 
@@ -66,8 +67,9 @@ class Gate(Protocol):
     A token is what the gate said of a statement; None means that nothing is to be counted.
     """
 
-    values_wanted: bool
-    """Whether values bound to parameters are to be shown."""
+    @property
+    def values_wanted(self) -> bool:
+        """Whether values bound to parameters are to be shown."""
 
     def statement(self, sql: bytes) -> Verdict:
         """Decide about the text of a Query or a Parse."""
@@ -81,7 +83,7 @@ class Gate(Protocol):
     def cursor(self, name: bytes) -> Any:
         """Return the token of a cursor declared in SQL, or None."""
 
-    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> bytes | None:
         """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
     def starts(self, token: Any) -> int:
@@ -402,7 +404,7 @@ class Relay:
         token = run.token
         self._portals[data[pos + 5 : middle]] = run
         self._pipelined = True
-        values: list[bytes] = []
+        values: list[bytes | str | None] = []
         if self._gate.values_wanted and after - pos < _STREAMED_BIND:
             try:
                 values = m.bound_values(data[end + 1 : after], 0)
@@ -510,7 +512,16 @@ class Relay:
         self.blocked = True
         self._rows_asked = []
         self._question_failed = None
-        kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
+        kinds = [
+            # what an earlier question may have left when it failed
+            Expected.CLOSE,
+            Expected.CLOSE,
+            Expected.PARSE,
+            Expected.BIND,
+            Expected.EXECUTE,
+            Expected.CLOSE,
+            Expected.CLOSE,
+        ]
         # within a pipeline a Sync would end the client's implicit transaction
         if question.pipelined:
             end = m.FLUSH
@@ -520,10 +531,11 @@ class Relay:
         self._queue.extend(_Expectation(kind, asked=True) for kind in kinds)
         return b"".join(
             (
+                _CLOSE_QUESTION,
                 m.parse(_QUESTION, ask.sql),
                 m.bind(_QUESTION, _QUESTION, ask.values),
                 m.execute(_QUESTION),
-                m.close_statement(_QUESTION),
+                _CLOSE_QUESTION,
                 end,
             )
         )

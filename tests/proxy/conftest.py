@@ -1,288 +1,115 @@
-"""A running proxy in front of a real server, for tests of what clients see and what is recorded."""
+"""A small hospital with the proxy in front of it: what clients get there, and what directly."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import socket
-import struct
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import port_for
-import psutil
 import psycopg
 import pytest
+from psycopg import sql
+from pytest_postgresql.janitor import DatabaseJanitor
 
+from bench.relays import PROXY_ROLE, Relay, loopback, proxy
 from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass
+from pgbalise.marking.policy import RecipientClass, load_document
 from pgbalise.session import connect
-from pgbalise.wire import messages as m
+from tests.proxy.proxied import front, guarded  # noqa: F401 - fixtures
 
-KEY = MasterKey(bytes(range(32)))
-ROWS = 5000
-POLICY = {
-    "relation": {
-        "hospital.patient": {
-            "key": {"id": "integer"},
-            "carrier": {
-                "weight": {"type": "integer", "quantum": 1},
-                "seen_at": {"type": "timestamp", "quantum": "1 millisecond", "neutral": True},
-            },
-        },
-        "ward.patient": {
-            "key": {"id": "integer"},
-            "carrier": {"weight": {"type": "integer", "quantum": 1}},
-            "view": "ward_patient",
-        },
-    }
-}
-SCENE = f"""
-CREATE ROLE reader LOGIN; CREATE ROLE other LOGIN; CREATE ROLE nurse LOGIN; CREATE ROLE clerk LOGIN;
-CREATE ROLE pgbalise_proxy LOGIN IN ROLE balise_proxy;
-CREATE SCHEMA hospital; CREATE SCHEMA ward; CREATE SCHEMA work;
-GRANT USAGE ON SCHEMA hospital, ward, work TO PUBLIC; GRANT CREATE ON SCHEMA work TO reader;
-CREATE TABLE hospital.patient (id int PRIMARY KEY, name text, weight int, seen_at timestamp);
-INSERT INTO hospital.patient SELECT i, 'patient ' || i, 40 + i % 60,
-  '2026-01-01'::timestamp + i * interval '1 s' FROM generate_series(1, {ROWS}) AS i;
-CREATE TABLE ward.patient (id int PRIMARY KEY, weight int);
-INSERT INTO ward.patient SELECT i, 40 + i % 60 FROM generate_series(1, 50) AS i;
-CREATE TABLE public.drug (id int PRIMARY KEY, name text);
-INSERT INTO public.drug SELECT i, 'drug ' || i FROM generate_series(1, 10) AS i;
-GRANT ALL ON public.drug TO PUBLIC;
+RECIPIENT = "ward_recipient"
+SMALL = """
+CREATE TEMP TABLE p AS SELECT * FROM dpi.patient WHERE patient_id <= 400;
+CREATE TEMP TABLE r AS SELECT * FROM dpi.lab_result WHERE patient_id <= 400 AND result_id % 2 = 0;
+CREATE TEMP TABLE d AS SELECT * FROM dpi.diagnosis WHERE patient_id <= 400;
+TRUNCATE dpi.patient, dpi.lab_result, dpi.diagnosis;
+INSERT INTO dpi.patient TABLE p;
+INSERT INTO dpi.lab_result TABLE r;
+INSERT INTO dpi.diagnosis TABLE d;
+CREATE TABLE dpi."Hospital Stay" ("Stay Id" bigint PRIMARY KEY, patient_id integer NOT NULL,
+                                  "from" date NOT NULL, "Ward" text);
+INSERT INTO dpi."Hospital Stay"
+SELECT row_number() OVER (ORDER BY diagnosis_id), patient_id, diagnosed_on - 3, 'Ward ' || event
+  FROM dpi.diagnosis;
+CREATE TABLE dpi.ward_list (ward text PRIMARY KEY, beds integer);
+INSERT INTO dpi.ward_list SELECT DISTINCT "Ward", length("Ward") FROM dpi."Hospital Stay";
+GRANT USAGE ON SCHEMA dpi TO ward_recipient;
+GRANT SELECT ON dpi.ward_list TO ward_recipient;
+ALTER DATABASE ward SET max_parallel_workers_per_gather = 0;
+VACUUM ANALYZE;
 """
+STAY = {
+    "key": {"Stay Id": "bigint"},
+    "carrier": {"from": {"type": "date", "quantum": "1 day"}},
+}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 15) -> None:
-    """Return once the condition holds; fail when it does not."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
+@dataclass(frozen=True)
+class Ward:
+    """A database with marked relations in schema dpi, one of which has a name to be quoted.
 
+    Directly, the recipient reads them in schema marked; through the proxy, in schema dpi.
+    """
 
-@dataclass
-class Proxy:
-    """A process of ``pgbalise proxy`` and what it leaves behind."""
-
-    folder: Path
-    port: int
-    dbname: str
-    process: subprocess.Popen[bytes]
-    opened: list[psycopg.Connection[Any]] = field(default_factory=list)
+    cluster: ThrowawayCluster
+    relay: Relay
+    dbname: str = "ward"
+    recipient: str = RECIPIENT
 
     @property
-    def log(self) -> str:
-        """What the proxy said."""
-        return (self.folder / "log").read_text()
+    def direct(self) -> str:
+        """The recipient's connection string around the proxy."""
+        return self.cluster.dsn(self.dbname, self.recipient)
 
-    def dsn(self, user: str = "reader", **more: object) -> str:
-        """A connection string through the proxy."""
-        given = {"host": "127.0.0.1", "port": self.port, "dbname": self.dbname, "user": user}
-        return psycopg.conninfo.make_conninfo("", **{**given, "connect_timeout": 15, **more})
+    @property
+    def proxied(self) -> str:
+        """The recipient's connection string through the proxy."""
+        return self.relay.dsn(self.dbname, self.recipient)
 
-    def connect(self, user: str = "reader", **more: object) -> psycopg.Connection[Any]:
-        """Open a session in autocommit, closed with the test."""
-        connection = psycopg.connect(self.dsn(user, **more), autocommit=True)
-        self.opened.append(connection)
-        return connection
-
-    def records(self, kind: str = "", session: str | None = None) -> list[dict[str, Any]]:
-        """The spool's records in order, of one type and session if given."""
-        found = []
-        for path in sorted((self.folder / "spool").glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                if line.endswith("}"):
-                    found.append(json.loads(line))
-        return [
-            one
-            for one in found
-            if (not kind or one["type"] == kind) and (not session or one.get("session") == session)
-        ]
-
-    def intents(self, name: str) -> list[dict[str, Any]]:
-        """The intents of the sessions with this application_name."""
-        return [one for one in self.records("intent") if one["application_name"] == name]
-
-    def outcome(self, extract: str) -> dict[str, Any]:
-        """Wait for the outcome of an extract."""
-        found: list[dict[str, Any]] = []
-
-        def there() -> bool:
-            found[:] = [one for one in self.records("outcome") if one["extract"] == extract]
-            return bool(found)
-
-        wait_until(there)
-        [record] = found
-        return record
-
-    def processes(self) -> list[psutil.Process]:
-        """The proxy's processes, the supervisor first."""
-        supervisor = psutil.Process(self.process.pid)
-        return [supervisor, *supervisor.children(recursive=True)]
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """End the proxy in order and return its exit status."""
-        for connection in self.opened:
-            with suppress(psycopg.Error):
-                connection.close()
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-        return self.process.wait(20)
-
-    def kill(self) -> None:
-        """End all its processes at once, as a power failure would."""
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait(20)
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the recipient reads directly."""
+        with psycopg.connect(self.direct) as connection:
+            return connection.execute(query.encode()).fetchall()
 
 
-def build(cluster: ThrowawayCluster, dbname: str) -> None:
-    """Make a database with two protected relations, and recipients of both classes."""
-    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(
-            psycopg.sql.Identifier(dbname)
-        ))
-    with connect(cluster.dsn(dbname)) as session:
-        install(session, sql_only=True)
-        session.connection.execute(SCENE)
-        with session.connection.transaction():
-            apply_policy(session, POLICY, KEY)
-        with session.connection.transaction():
-            enrol(session, ["reader", "other"], RecipientClass.SECONDARY, KEY)
-            enrol(session, ["nurse"], RecipientClass.CARE, KEY)
-
-
-@contextmanager
-def running(
-    folder: Path,
-    dbname: str,
-    upstream: str,
-    *,
-    port: int | None = None,
-    top: str = "",
-    more: str = "",
-    environment: dict[str, str] | None = None,
-) -> Iterator[Proxy]:
-    """Run ``pgbalise proxy``; ``top`` goes above the configuration's tables, ``more`` below."""
-    port = port or port_for.select_random()
-    for name in ("spool", "run"):
-        (folder / name).mkdir(mode=0o700, exist_ok=True, parents=True)
-    if "listen" not in top:
-        top += f'\nlisten = ["127.0.0.1:{port}"]'
-    (folder / "proxy.toml").write_text(
-        f'spool = "{folder}/spool"\nrun = "{folder}/run"\n{top}\n'
-        f'[upstream]\n{upstream}\n{more}\n'
+@pytest.fixture(scope="session")
+def ward(cluster: ThrowawayCluster, dpi_template: str) -> Iterator[Ward]:
+    """The small hospital. Its stored rows do not change."""
+    roles = (RECIPIENT, PROXY_ROLE)
+    janitor = DatabaseJanitor(
+        user="postgres",
+        host=cluster.host,
+        port=cluster.port,
+        dbname="ward",
+        template_dbname=dpi_template,
     )
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pgbalise", "proxy", "-c", folder / "proxy.toml"],
-            stderr=log,
-            env={**os.environ, **(environment or {})},
-        )
-    made = Proxy(folder, port, dbname, process)
     try:
-        wait_until(lambda: "proxy.ready" in made.log or process.poll() is not None, 30)
-        assert process.poll() is None, made.log
-        yield made
+        with janitor:
+            _furnish(cluster)
+            with proxy((cluster.host, cluster.port), (loopback(), 6432)) as relay:
+                yield Ward(cluster, relay)
     finally:
-        made.stop()
+        with closing(psycopg.connect(cluster.dsn(), autocommit=True)) as connection:
+            for role in roles:
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
 
 
-@pytest.fixture(scope="session")
-def guarded(cluster: ThrowawayCluster) -> Iterator[str]:
-    """A database with protected relations on the run's server. Do not change it."""
-    name = "guarded"
-    roles = "reader, other, nurse, clerk, pgbalise_proxy"
-    build(cluster, name)
-    yield name
-    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        connection.execute(f"DROP ROLE {roles}")
-
-
-@pytest.fixture(scope="session")
-def proxy(
-    cluster: ThrowawayCluster, guarded: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Proxy]:
-    """Two workers in front of ``guarded``. For tests that do not change its configuration."""
-    with running(
-        tmp_path_factory.mktemp("proxy"),
-        guarded,
-        f'host = "{cluster.host}"',
-        top="workers = 2",
-        more="[ledger]\npoint_rows = 20\noutcome_seconds = 1\n[rewrite]\nrefresh_seconds = 1",
-    ) as made:
-        yield made
-
-
-class Raw:
-    """A client that sends messages as it likes: what a driver would not send, an attacker may."""
-
-    def __init__(self, proxy: Proxy, user: str = "reader", **parameters: str) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", proxy.port), timeout=15)
-        pairs = {"user": user, "database": proxy.dbname, **parameters}
-        body = b"".join(m.string(k) + m.string(v) for k, v in pairs.items()) + b"\0"
-        self.socket.sendall(struct.pack("!II", len(body) + 8, m.PROTOCOL_3_0) + body)
-        self.data = b""
-        self.until_ready()
-
-    def __enter__(self) -> Raw:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def message(self) -> tuple[bytes, bytes]:
-        """Return the next message's type and body; two empty ones at the end."""
-        while len(self.data) < 5 or len(self.data) < 1 + struct.unpack_from("!I", self.data, 1)[0]:
-            more = self.socket.recv(65536)
-            if not more:
-                return b"", b""
-            self.data += more
-        end = 1 + struct.unpack_from("!I", self.data, 1)[0]
-        whole, self.data = self.data[:end], self.data[end:]
-        return whole[:1], whole[5:]
-
-    def until_ready(self, times: int = 1) -> list[tuple[bytes, bytes]]:
-        """Return the messages up to the last of so many ReadyForQuery."""
-        found = []
-        while times:
-            found.append(self.message())
-            assert found[-1][0], found
-            times -= found[-1][0] == b"Z"
-        return found
-
-    def run(self, *messages: bytes, times: int = 1) -> Said:
-        """Send messages in one piece and return what came of them."""
-        self.socket.sendall(b"".join(messages))
-        return Said(self.until_ready(times))
-
-    def query(self, sql: str) -> Said:
-        """Run a simple query."""
-        return self.run(m.query(sql.encode()))
-
-
-class Said(list[tuple[bytes, bytes]]):
-    """Messages that the server sent."""
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return sum(kind in (b"D", b"d") for kind, _ in self)
-
-    @property
-    def errors(self) -> list[str]:
-        """The errors' SQLSTATEs."""
-        return [m.error_fields(body)["C"] for kind, body in self if kind == b"E"]
+def _furnish(cluster: ThrowawayCluster) -> None:
+    project = Path(__file__).resolve().parents[2]
+    document = load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    document = {**document, "relation": {**document["relation"], 'dpi."Hospital Stay"': STAY}}
+    key = MasterKey(bytes(range(32)))
+    with connect(cluster.dsn("ward")) as session:
+        session.run("CREATE ROLE %I LOGIN", RECIPIENT)
+    cluster.psql(SMALL, dbname="ward")
+    with connect(cluster.dsn("ward")) as session:
+        install(session)
+        session.run("CREATE ROLE %I LOGIN IN ROLE balise_proxy", PROXY_ROLE)
+        with session.connection.transaction():
+            apply_policy(session, document, key)
+            enrol(session, [RECIPIENT], RecipientClass.SECONDARY, key)

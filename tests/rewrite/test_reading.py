@@ -373,6 +373,7 @@ def test_a_backslash_is_refused_where_it_has_two_readings(
         ("ROLLBACK TO a", {"kind": "transaction", "changes_names": True}),
         ("SELECT * FROM patient", {"kind": "select", "changes_names": False}),
         ("SELECT * INTO x FROM patient", {"kind": "write", "creates": ("x",)}),
+        ("CREATE VIEW x AS SELECT 1", {"creates": ()}),
         ("CREATE TEMP VIEW x AS TABLE patient", {"kind": "other", "creates": ("x",)}),
         ("ALTER VIEW summary RENAME TO x", {"creates": ("x",)}),
         ("COPY patient TO STDOUT", {"kind": "copy"}),
@@ -384,6 +385,22 @@ def test_a_step_says_what_its_statement_does(
 ) -> None:
     [step] = door.passes(sql).statements
     assert {name: getattr(step, name) for name in steps} == steps
+
+
+@pytest.mark.parametrize(
+    ("sql", "depends"),
+    [
+        ("SELECT set_config('statement_timeout', '1', false) FROM patient", True),
+        ("SELECT U&\"set!005fconfig\" UESCAPE '!' ('statement_timeout', '1', false)", True),
+        ("SELECT ts_stat('SELECT 1')", True),
+        ("SELECT lower('x') FROM patient WHERE a = 1", False),
+    ],
+)
+def test_statements_whose_constants_matter_are_told(
+    recipient_rules: Rules, sql: str, *, depends: bool
+) -> None:
+    [statement] = analyse(sql, recipient_rules).statements
+    assert statement.reads_constants == depends
 
 
 def test_every_statement_is_a_step(door: Door) -> None:
