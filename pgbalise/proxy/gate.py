@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -138,16 +138,6 @@ class Passage:
         self, token: Any, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
     ) -> None:
         """Nothing is counted."""
-
-    def _made(self, token: _Token, step: int, sqlstate: str | None) -> None:
-        """Two of one name cannot be: what was made has taken the place of what was there."""
-        for at, known, name, made in token.makes:
-            if sqlstate is None and at == step:
-                tokens = known.get(name, [])
-                later = tokens[tokens.index(made) + 1 :] if made in tokens else tokens
-                known[name] = [made, *later]
-            elif sqlstate is not None and at >= step:
-                _drop(known, name, [made])
 
     def parameter(self, name: str, value: str) -> None:
         """No setting matters."""
@@ -400,8 +390,7 @@ class SessionGate:
         decision = decide(analysis, self._answers, self._rules)
         if isinstance(decision, Refusal):
             return self._refuse(decision)
-        # a name that was found has its schema now; what was not found may be there later
-        loose = any(_is_loose(name, self._answers[name]) for name in analysis.questions)
+        loose = _is_loose(analysis, self._answers)
         token = _Token(decision.statements, self._changes if loose else None)
         if token.dynamic and not self._find_reads(token):
             return self._refuse(_STALE)
@@ -603,6 +592,16 @@ class SessionGate:
                     self._end(key, "complete", None)
                 extract.run_rows = 0
 
+    def _made(self, token: _Token, step: int, sqlstate: str | None) -> None:
+        """Two of one name cannot be: what was made has taken the place of what was there."""
+        for at, known, name, made in token.makes:
+            if sqlstate is None and at == step:
+                tokens = known.get(name, [])
+                later = tokens[tokens.index(made) + 1 :] if made in tokens else tokens
+                known[name] = [made, *later]
+            elif sqlstate is not None and at >= step:
+                _drop(known, name, [made])
+
     def parameter(self, name: str, value: str) -> None:
         """Remember a setting that the server reports."""
         self._visitor.settings[name] = value
@@ -754,7 +753,7 @@ def _union(known: _Named, name: bytes) -> _Token | None:
     made.own = [[] for _ in made.steps]
     made.own[0] = [step for one in tokens for steps in one.reads for step in steps]
     made.reads = list(made.own)
-    made.makes = [(0, *what) for one in tokens for _, *what in one.makes]
+    made.makes = [(0, known, name, new) for one in tokens for _, known, name, new in one.makes]
     made.single = None
     return made
 
@@ -762,8 +761,13 @@ def _union(known: _Named, name: bytes) -> _Token | None:
 _NOTHING = Answer(0)
 
 
-def _is_loose(name: Name, answer: Answer) -> bool:
-    return answer.oid == 0 if answer.schema is not None else not _touches(answer)
+def _is_loose(analysis: Analysis, answers: Mapping[Name, Answer]) -> bool:
+    """Whether a name may come to mean something else; what is found and read has its schema."""
+    returns = {name for one in analysis.statements for name in one.returns if name.schema is None}
+    return any(
+        answers[name].oid == 0 or (name in returns and not _touches(answers[name]))
+        for name in analysis.questions
+    )
 
 
 def _touches(answer: Answer) -> bool:

@@ -151,9 +151,9 @@ class Proxy:
 def build(cluster: ThrowawayCluster, dbname: str) -> None:
     """Make a database with two protected relations, and recipients of both classes."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(
-            psycopg.sql.Identifier(dbname)
-        ))
+        connection.execute(
+            psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(dbname))
+        )
     with connect(cluster.dsn(dbname)) as session:
         install(session, sql_only=True)
         session.connection.execute(SCENE)
@@ -183,7 +183,7 @@ def running(
         top += f'\nlisten = ["127.0.0.1:{port}"]'
     (folder / "proxy.toml").write_text(
         f'spool = "{folder}/spool"\nrun = "{folder}/run"\nuser = "keeper"\n{top}\n'
-        f'[upstream]\n{upstream}\n{more}\n'
+        f"[upstream]\n{upstream}\n{more}\n"
     )
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen(
