@@ -173,7 +173,7 @@ def test_statements_of_one_string_are_recorded_each(front: Proxy) -> None:
 
 
 def test_a_refusal_is_like_a_statement_that_failed(front: Proxy) -> None:
-    with front.connect(application_name="refusal", autocommit=False) as reader:
+    with front.connect(application_name="refusal") as reader:
         reader.autocommit = False
         reader.execute("CREATE TEMP TABLE mine (a int)")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
