@@ -762,11 +762,15 @@ _NOTHING = Answer(0)
 
 
 def _is_loose(analysis: Analysis, answers: Mapping[Name, Answer]) -> bool:
-    """Whether a name may come to mean something else; what is found and read has its schema."""
+    """Whether a name that was forwarded may come to mean something protected.
+
+    One that does is a marked view's now, and others that are read have got their schema written
+    before them. But there may be none yet, and the session's own may become another.
+    """
     returns = {name for one in analysis.statements for name in one.returns if name.schema is None}
     return any(
-        answers[name].oid == 0 or (name in returns and not _touches(answers[name]))
-        for name in analysis.questions
+        not _touches(answer) and (answer.schema in (None, "pg_temp") or name in returns)
+        for name, answer in ((name, answers[name]) for name in analysis.questions)
     )
 
 

@@ -157,6 +157,7 @@ class Session:
         self._loop = worker.loop
         self.address = address
         self.role = ""
+        self.database = ""
         self.identity = secrets.token_hex(16)
         self.client: asyncio.Transport | None = None
         self.server: asyncio.Transport | None = None
@@ -254,8 +255,8 @@ class Session:
     async def _log_in(self, start: Start, client: _Pipe) -> None:
         worker, config = self._worker, self._worker.config
         self.role = start.parameters["user"]
-        database = start.parameters.get("database") or self.role
-        if not worker.admit_role(self):
+        database = self.database = start.parameters.get("database") or self.role
+        if not worker.admit(self):
             raise _Refused(fatal("53300", "too many connections for this role"), "role's limit")
         answers = None
         if config.authentication.mode is AuthenticationMode.SCRAM:

@@ -434,6 +434,8 @@ class _Reader:
         self.statement.reads_constants = True
         args = node.get("args", [])
         first = args[0].get("A_Const", {}).get("sval") if args else None
+        if first is None and args:
+            first = _pinned(args[0], self.statement.tree["stmt"])
         if first is None:
             self.change()
             self.statement.changes_reading = True
@@ -638,6 +640,26 @@ class _Reader:
         relation = node["relation"] if "relation" in node else node["table"]
         self.statement.creates.append(relation["relname"])
         self.change()
+
+
+def _pinned(column: Tree, statement: Tree) -> Tree | None:
+    """Return the constant that a SELECT's WHERE sets one of its columns equal to, if it does.
+
+    That is how pg_dump calls set_config() only where a setting is known.
+    """
+    select = statement.get("SelectStmt", {})
+    where = select.get("whereClause", {}).get("A_Expr", {})
+    equal = where.get("kind") == "AEXPR_OP" and _texts(where.get("name", [])) == ["="]
+    fields = column.get("ColumnRef", {}).get("fields", [])
+    same_column = where.get("lexpr", {}).get("ColumnRef", {}).get("fields") == fields
+    if not (equal and same_column and len(select.get("fromClause", [])) == 1 and _texts(fields)):
+        return None
+    targets = [target["ResTarget"]["val"] for target in select.get("targetList", [])]
+    calls = [target.get("FuncCall", {}).get("args", []) for target in targets]
+    if not any(args and args[0] is column for args in calls):
+        return None
+    constant: Tree | None = where.get("rexpr", {}).get("A_Const", {}).get("sval")
+    return constant
 
 
 def _argument(option: Tree | None) -> str | None:

@@ -29,6 +29,7 @@ from pgbalise.wire.startup import ProtocolViolation
 
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
+_TEXTS = (Frontend.QUERY, Frontend.PARSE, Frontend.FUNCTION_CALL)
 _QUESTION = b"pgbalise.question"
 _CLOSE_QUESTION = m.close(b"P", _QUESTION) + m.close(b"S", _QUESTION)
 _STREAMED_BIND = 1 << 20
@@ -327,12 +328,14 @@ class Relay:
             after = pos + 1 + length
             if after > end or length < 4:
                 self._check(kind, length)
-                if not self._streamed(kind, data, pos):
-                    break
                 if kind == Frontend.COPY_DATA:
                     replacement = self._copy_data(data, pos, end)
-                else:
+                elif self._is_long_bind(kind, data, pos):
                     replacement = self._bind(data, pos, end)
+                elif kind in _TEXTS and length > self._limit:
+                    replacement = self._too_long(kind)
+                else:
+                    break
                 self._client_skip = after - end
                 self._client_drop = replacement is not None
                 after = end
@@ -368,22 +371,23 @@ class Relay:
         limit = m.PQ_LARGE_MESSAGE_LIMIT
         if kind in m.SMALL_FRONTEND:
             limit = m.PQ_SMALL_MESSAGE_LIMIT
-        elif kind in (Frontend.QUERY, Frontend.PARSE, Frontend.FUNCTION_CALL):
-            limit = self._limit
-        if length < 4 or length > m.PQ_LARGE_MESSAGE_LIMIT:
+        if not 4 <= length <= limit:
             raise ProtocolViolation("invalid message length")
-        if length > limit:
-            raise ProtocolViolation(
-                f"a message of {length} bytes is more than this proxy reads ({limit})",
-                sqlstate="54000",
-                hint="raise limits.statement_bytes in the proxy's configuration",
-            )
 
-    def _streamed(self, kind: int, data: bytes, pos: int) -> bool:
-        """Whether a message that is not whole is handed on all the same."""
-        if kind == Frontend.COPY_DATA:
-            return True
-        # both names are there, and the rest is only values
+    def _too_long(self, kind: int) -> bytes | None:
+        """Refuse a statement that is longer than what is kept to be read."""
+        if self._skipping:
+            return b""
+        response = m.error_response(
+            "54000",
+            f"a statement of more than {self._limit} bytes is not read by this proxy",
+            "raise limits.statement_bytes in the proxy's configuration",
+        )
+        name = _QUESTION if kind == Frontend.PARSE else None
+        return self._settle(Refuse(response), _Question(b"", name, b"", self._pipelined))
+
+    def _is_long_bind(self, kind: int, data: bytes, pos: int) -> bool:
+        """Whether a Bind is handed on before it is whole: its names are there, the rest is data."""
         return (
             kind == Frontend.BIND
             and len(data) - pos >= _STREAMED_BIND

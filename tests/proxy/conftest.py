@@ -24,9 +24,9 @@ from tests.proxy.proxied import front, guarded  # noqa: F401 - fixtures
 
 RECIPIENT = "ward_recipient"
 SMALL = """
-CREATE TEMP TABLE p AS SELECT * FROM dpi.patient WHERE patient_id <= 400;
-CREATE TEMP TABLE r AS SELECT * FROM dpi.lab_result WHERE patient_id <= 400 AND result_id % 2 = 0;
-CREATE TEMP TABLE d AS SELECT * FROM dpi.diagnosis WHERE patient_id <= 400;
+CREATE TEMP TABLE p AS SELECT * FROM dpi.patient WHERE patient_id <= 160;
+CREATE TEMP TABLE r AS SELECT * FROM dpi.lab_result WHERE patient_id <= 160 AND result_id % 2 = 0;
+CREATE TEMP TABLE d AS SELECT * FROM dpi.diagnosis WHERE patient_id <= 160;
 TRUNCATE dpi.patient, dpi.lab_result, dpi.diagnosis;
 INSERT INTO dpi.patient TABLE p;
 INSERT INTO dpi.lab_result TABLE r;
@@ -36,6 +36,7 @@ CREATE TABLE dpi."Hospital Stay" ("Stay Id" bigint PRIMARY KEY, patient_id integ
 INSERT INTO dpi."Hospital Stay"
 SELECT row_number() OVER (ORDER BY diagnosis_id), patient_id, diagnosed_on - 3, 'Ward ' || event
   FROM dpi.diagnosis;
+CREATE INDEX ON dpi."Hospital Stay" (patient_id);
 CREATE TABLE dpi.ward_list (ward text PRIMARY KEY, beds integer);
 INSERT INTO dpi.ward_list SELECT DISTINCT "Ward", length("Ward") FROM dpi."Hospital Stay";
 GRANT USAGE ON SCHEMA dpi TO ward_recipient;

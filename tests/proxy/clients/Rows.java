@@ -18,7 +18,7 @@ public class Rows {
                 try (PreparedStatement statement = connection.prepareStatement(query)) {
                     // portals that are fetched from 50 rows at a time
                     statement.setFetchSize(50);
-                    for (int first : new int[] {1, 300}) {
+                    for (int first : new int[] {1, 120}) {
                         statement.setInt(1, first);
                         print(way + " " + first, statement.executeQuery());
                     }
