@@ -329,6 +329,7 @@ class Relay:
         self._question: _Question | None = None
         self._rows_asked: list[tuple[bytes | None, ...]] = []
         self._question_failed: bytes | None = None
+        self._question_run = False
         self._client: list[bytes] = []
         self._client_size = 0
         self._client_need = 0
@@ -645,7 +646,8 @@ class Relay:
     def _settle(self, verdict: Forward | Refuse, question: _Question) -> bytes | None:
         """Expect what a verdict leads to; return what replaces the client's message."""
         _, name, types, _ = question
-        self._pipelined = name is not None
+        if name is not None:
+            self._pipelined = True
         if isinstance(verdict, Refuse):
             kind = Expected.QUERY if name is None else Expected.PARSE
             self._queue.append(_Expectation(kind, refusal=verdict.response))
@@ -671,8 +673,10 @@ class Relay:
         self.blocked = True
         self._rows_asked = []
         self._question_failed = None
+        self._question_run = False
         kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
-        # within a pipeline a Sync would end the client's implicit transaction
+        # within a pipeline a Sync would end the client's implicit transaction, and make the server
+        # run what it ignores after an error
         if question.pipelined:
             end = m.FLUSH
         else:
@@ -823,6 +827,8 @@ class Relay:
                 self._ready(data, pos, after)
             elif not asked:
                 self._complete(head, data, pos, after)
+            elif head.kind is Expected.EXECUTE:
+                self._question_run = True
             if asked and not (self._queue and self._queue[0].asked):
                 self._answered()
         elif meaning is _Meaning.STEP:
@@ -897,6 +903,8 @@ class Relay:
         if self._flow is _Flow.UNSURE or self._flow is _Flow.COPYING:
             self._flow = _Flow.NORMAL
         quiet = self._quiet()
+        if quiet:
+            self._pipelined = False
         if quiet and status == ord("I"):
             # portals end with their transaction; with nothing asked since, none is of the next one
             self._portals.confirmed.clear()
@@ -983,6 +991,8 @@ class Relay:
         verdict: Forward | Refuse
         if self._question_failed is not None:
             verdict = Refuse(self._question_failed)
+        elif not self._question_run:
+            raise ProtocolViolation("the server left out what it was asked")
         else:
             verdict = self._gate.answered(self._rows_asked)
         replacement = self._settle(verdict, question)
