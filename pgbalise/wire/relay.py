@@ -36,6 +36,7 @@ from pgbalise.wire.startup import ProtocolViolation
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
 _QUESTION = b"pgbalise.question"
+_CLOSE_QUESTION = m.close_portal(_QUESTION) + m.close_statement(_QUESTION)
 _STREAMED_BIND = 1 << 20
 """A Bind message longer than this is handed on before it is whole, its values unseen."""
 _NAME_BYTES = 63
@@ -147,6 +148,10 @@ class Expected(IntEnum):
     """CopyDone or CopyFail, sent before the server said that it wants data. It has no answer."""
     SPARE_SYNC = 8
     """A Sync that the server ignores unless the COPY before it failed first."""
+
+
+_CLOSES = (Expected.CLOSE, Expected.CLOSE)
+"""What _CLOSE_QUESTION is to be answered with."""
 
 
 class _Meaning(IntEnum):
@@ -674,7 +679,7 @@ class Relay:
         self._rows_asked = []
         self._question_failed = None
         self._question_run = False
-        kinds = [Expected.PARSE, Expected.BIND, Expected.EXECUTE, Expected.CLOSE]
+        kinds = [*_CLOSES, Expected.PARSE, Expected.BIND, Expected.EXECUTE, *_CLOSES]
         # within a pipeline a Sync would end the client's implicit transaction, and make the server
         # run what it ignores after an error
         if question.pipelined:
@@ -685,10 +690,12 @@ class Relay:
         self._queue.extend(_Expectation(kind, asked=True) for kind in kinds)
         return b"".join(
             (
+                # what a question that failed has left
+                _CLOSE_QUESTION,
                 m.parse(_QUESTION, ask.sql),
                 m.bind(_QUESTION, _QUESTION, ask.values),
                 m.execute(_QUESTION),
-                m.close_statement(_QUESTION),
+                _CLOSE_QUESTION,
                 end,
             )
         )

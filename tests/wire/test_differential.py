@@ -19,7 +19,6 @@ from tests.wire.recording import END, Line, Recorder, connect, fields, split
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Connection
 
 STATEMENTS = (
     *("SELECT '{0}' FROM generate_series(1, 3)",) * 6,
@@ -147,9 +146,9 @@ def agree(address: str, seed: int) -> str:
         line, gate = relayed(address, said, rng)
     except ProtocolViolation as problem:
         # a client that goes on within a COPY without ending it
-        assert str(problem) == "a COPY must be ended before anything else is sent"
-        assert any(b"FROM STDIN" in one for one in said)
-        return "unended COPY"
+        if "a COPY must be ended" in str(problem) and any(b"FROM STDIN" in one for one in said):
+            return "COPY not ended"
+        raise
     ours, theirs = fields(line.seen), fields(plain.seen)
     if plain.closed:
         length = min(len(ours), len(theirs))
@@ -164,12 +163,6 @@ def agree(address: str, seed: int) -> str:
     unseen = {tag for tag in tagged(line.seen) if any(b"%s' /* plain" % tag in s for s in said)}
     assert +counted == Counter({t: n for t, n in tagged(line.seen).items() if t not in unseen})
     return "the same"
-
-
-@pytest.fixture
-def address(empty_db: Connection) -> str:
-    empty_db.execute("DROP DATABASE IF EXISTS wire_test")
-    return ""
 
 
 @pytest.fixture(scope="module")
