@@ -29,6 +29,7 @@ from pgbalise.keyfile import generate_key, key_from_command, read_key
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
 from pgbalise.proxy.commands import proxy
+from pgbalise.registry.alert_commands import alert_app
 from pgbalise.registry.commands import ledger_app, registry_app
 
 app = typer.Typer(
@@ -46,6 +47,7 @@ app.add_typer(recipient_app, name="recipient")
 app.add_typer(epoch_app, name="epoch")
 app.add_typer(registry_app, name="registry")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(alert_app, name="alert")
 
 Dsn = Annotated[
     str,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -188,7 +187,6 @@ def dpi_with_decoys(empty_db: psycopg.Connection[Any]) -> Iterator[PsycopgSessio
         empty_db.execute(
             "INSERT INTO balise_decoy.lab VALUES ('anna', 812345678901, 90001, 'x', 5)"
         )
-    empty_db.execute((Path(__file__).parent / "decoy_digests.sql").read_text("utf-8"))
     empty_db.execute("GRANT USAGE ON SCHEMA balise TO gate")
     empty_db.execute("GRANT EXECUTE ON FUNCTION balise.decoy_digests(bytea) TO gate")
     return session

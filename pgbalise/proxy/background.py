@@ -1,23 +1,64 @@
-"""What the keeper does beside the workers: the ledger's delivery."""
+"""What the keeper does beside the workers: delivers the ledger, watches it, tells of alerts."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+from pgbalise.alerts import AlertDesk, senders
+from pgbalise.errors import DatabaseProblem
+from pgbalise.lookout import Lookout, past_from_ledger
 from pgbalise.proxy.courier import Courier
 from pgbalise.proxy.metrics import Name as Count
+from pgbalise.registry.store import open_registry
+from pgbalise.sinks import parse_sinks
+from pgbalise.watch import Limits, Past, parse_limits, sentence
 
 if TYPE_CHECKING:
+    from pgbalise.proxy.config import Config
     from pgbalise.proxy.supervisor import WorkerContext
 
 _SECONDS = 1.0
 
 
+class _LoggedDesk:
+    """The desk, and a line in the log for each alert: with no sink at all, it is still told."""
+
+    def __init__(self, desk: AlertDesk, context: WorkerContext) -> None:
+        self._desk = desk
+        self._context = context
+
+    def submit(self, alerts: Iterable[Mapping[str, Any]]) -> None:
+        """Take alerts to be told."""
+        alerts = list(alerts)
+        self._desk.submit(alerts)
+        for alert in alerts:
+            self._context.counters.add(Count.ALERTS)
+            self._context.log.warning(
+                "alert",
+                kind=alert.get("kind"),
+                role=alert.get("recipient"),
+                database=alert.get("database"),
+                alert=alert.get("alert"),
+                reason=sentence(alert),
+            )
+
+
 def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]:
     """Return the keeper's tasks."""
-    courier = Courier(context.config.spool, context.config.registry)
+    config = context.config
+    limits = parse_limits(config.watch)
+    desk = AlertDesk(config.run / "alerts", senders(parse_sinks(config.alerts)), config.registry)
+    lookout = Lookout(limits, config.run, _LoggedDesk(desk, context), _past(context, limits))
+    courier = Courier(config.spool, config.registry, observe=lookout.observe)
+
+    def deliver(stop: threading.Event) -> None:
+        try:
+            courier.run(stop)
+        finally:
+            lookout.save()
 
     def figures(stop: threading.Event) -> None:
         counters, before = context.counters, courier.figures()
@@ -27,6 +68,28 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
             counters.add(Count.RECORDS_SET_ASIDE, found.damaged - before.damaged)
             before = found
             counters.set(Count.SPOOL_BYTES_WAITING, found.waiting_bytes)
-            counters.set(Count.OLDEST_UNDELIVERED_SECONDS, int(found.oldest_seconds))
+            # without a registry nothing is late
+            age = int(found.oldest_seconds) if config.registry is not None else 0
+            counters.set(Count.OLDEST_UNDELIVERED_SECONDS, age)
+            counters.set(Count.ALERTS_WAITING, desk.waiting())
 
-    return (courier.run, figures)
+    return (deliver, desk.run, figures)
+
+
+def check_watch(config: Config) -> None:
+    """Raise InvalidInput unless [watch] and [alerts] can be used."""
+    parse_limits(config.watch)
+    parse_sinks(config.alerts)
+
+
+def _past(context: WorkerContext, limits: Limits) -> dict[str, Past]:
+    """Return the recipients' past from the ledger, when this machine has none of its own."""
+    config = context.config
+    if config.registry is None or (config.run / "watch.json").exists():
+        return {}
+    try:
+        with open_registry(config.registry) as registry:
+            return past_from_ledger(registry, limits, datetime.now(UTC))
+    except DatabaseProblem as problem:
+        context.log.failure("the recipients' past is not known", problem)
+        return {}

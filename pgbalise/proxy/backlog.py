@@ -107,8 +107,8 @@ class Backlog:
     """
 
     directory: Path
-    _offsets: dict[str, Offset] = field(default_factory=dict)
-    _guard: threading.Lock = field(default_factory=threading.Lock)
+    _offsets: dict[str, Offset] = field(default_factory=dict, init=False)
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
         check_directory(self.directory)

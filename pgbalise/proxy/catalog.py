@@ -6,6 +6,7 @@ secrets (balise_proxy), and read again every few seconds when something has chan
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -14,8 +15,10 @@ from functools import cached_property
 from itertools import count
 from typing import Any
 
+from pgbalise.beacons import Beacons
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import found
+from pgbalise.lookout import load_beacons
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.rewrite import Protected, Rules, reason_not_to_run
 from pgbalise.session import PsycopgSession, connect
@@ -57,6 +60,11 @@ WITH RECURSIVE reaching(oid) AS (
            WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid
              AND d.classid = 'pg_rewrite'::regclass AND w.ev_class <> r.oid
           UNION ALL
+          SELECT p.polrelid
+            FROM pg_depend AS d JOIN pg_policy AS p ON p.oid = d.objid
+           WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = r.oid
+             AND d.classid = 'pg_policy'::regclass
+          UNION ALL
           SELECT i.inhrelid FROM pg_inherits AS i WHERE i.inhparent = r.oid
           UNION ALL
           SELECT i.inhparent FROM pg_inherits AS i WHERE i.inhrelid = r.oid
@@ -65,16 +73,23 @@ WITH RECURSIVE reaching(oid) AS (
 SELECT DISTINCT c.relname::text FROM reaching AS r JOIN pg_class AS c ON c.oid = r.oid
 """
 
+# an aggregate's body are the functions that it calls; those of extensions are their authors'
 _FUNCTIONS = """
 SELECT p.proname::text, l.lanname::text,
-       coalesce(CASE WHEN l.lanname = 'sql' THEN pg_get_function_sqlbody(p.oid) END, p.prosrc)
+       CASE WHEN a.aggfnoid IS NOT NULL
+            THEN concat_ws(' ', a.aggtransfn, nullif(a.aggfinalfn, 0), nullif(a.aggmtransfn, 0))
+            ELSE {body} END,
+       p.pronargs = 1 AND t.typtype IN ('c', 'p')
   FROM pg_proc AS p
   JOIN pg_language AS l ON l.oid = p.prolang
   JOIN pg_namespace AS n ON n.oid = p.pronamespace
- WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'balise') AND p.prokind IN ('f', 'p')
+  LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid
+  LEFT JOIN pg_type AS t ON t.oid = p.proargtypes[0]
+ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'balise')
    AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass
                       AND d.objid = p.oid AND d.deptype = 'e')
 """
+_SQL_BODY_SINCE = 140000
 
 
 _numbers = count(1)
@@ -115,6 +130,11 @@ class Catalog:
         self.current = Snapshot(next(_numbers), database, "", 0, {}, {})
         self.missed = 0
 
+    @property
+    def connected(self) -> bool:
+        """Whether it is kept up to date."""
+        return self._session is not None
+
     def refresh(self) -> bool:
         """Read what has changed; return whether anything had. Raise DatabaseProblem."""
         with self._reading:
@@ -122,7 +142,7 @@ class Catalog:
                 changed = self._refresh()
             except DatabaseProblem:
                 self.missed += 1
-                self.close()
+                self._close()
                 raise
             self.missed = 0
             return changed
@@ -141,8 +161,15 @@ class Catalog:
         }
         return replace(snapshot, number=next(_numbers), rules=rules)
 
-    def close(self) -> None:
-        """Close the connection; the next refresh opens another."""
+    def rest(self) -> None:
+        """Close the connection, unless it is in use; the next refresh opens another."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._close()
+            finally:
+                self._reading.release()
+
+    def _close(self) -> None:
         self._stack.close()
         self._session = None
 
@@ -156,6 +183,12 @@ class Catalog:
                 role,
             )
         return rows[0][0] if rows else None
+
+    def beacons(self) -> Beacons:
+        """Return the identities of the database's decoys. Raise DatabaseProblem."""
+        # over a connection of its own: it may take long
+        with connect(self._dsn) as session:
+            return load_beacons(session, os.urandom(32))
 
     def _connected(self) -> PsycopgSession:
         if self._session is None:
@@ -234,7 +267,7 @@ class Catalog:
                 " WHERE pronamespace = 'pg_catalog'::regnamespace"
             )
         )
-        functions = self._functions(session, names)
+        functions, attributes = self._functions(session, names)
         return {
             recipient_class: Rules(
                 protected=protected[recipient_class or RecipientClass.SECONDARY],
@@ -244,15 +277,21 @@ class Catalog:
                 builtins=builtins,
                 enrolled=recipient_class is not None,
                 allowed=self._allowed,
+                attributes=attributes,
             )
             for recipient_class in (*RecipientClass, None)
         }
 
-    def _functions(self, session: PsycopgSession, names: frozenset[str]) -> dict[str, str]:
-        """Return the functions that recipients may not call, and why."""
+    def _functions(
+        self, session: PsycopgSession, names: frozenset[str]
+    ) -> tuple[dict[str, str], frozenset[str]]:
+        """Return the functions that recipients may not call, with reasons, and those of one row."""
         if not names:
-            return {}
-        bodies = session.fetch(_FUNCTIONS)
+            return {}, frozenset()
+        body = "p.prosrc"
+        if session.connection.info.server_version >= _SQL_BODY_SINCE:
+            body = "coalesce(pg_get_function_sqlbody(p.oid), p.prosrc)"
+        bodies = session.fetch(_FUNCTIONS.replace("{body}", body))
         refused: dict[str, str] = {}
         while True:
             rules = Rules(
@@ -265,12 +304,16 @@ class Catalog:
                 allowed=self._allowed,
             )
             before = len(refused)
-            for name, language, body in bodies:
+            for name, language, text, _ in bodies:
                 if name in refused or name in self._allowed:
                     continue
-                reason = reason_not_to_run(body or "", language, rules)
+                # an aggregate's language is "internal", its body names of functions
+                reason = reason_not_to_run(
+                    text or "", "sql" if language == "internal" else language, rules
+                )
                 if reason is not None:
                     refused[name] = reason
             # who calls a refused function is refused in the next round
             if len(refused) == before:
-                return refused
+                attributes = (name for name, _, _, single in bodies if single and name in refused)
+                return refused, frozenset(attributes)

@@ -27,12 +27,13 @@ def proxy(
 
     Runs until SIGTERM, which lets sessions finish; SIGHUP reads the configuration again.
     """
-    from pgbalise.proxy.background import tasks
+    from pgbalise.proxy.background import check_watch, tasks
     from pgbalise.proxy.config import Config, parse_config, parse_listen
     from pgbalise.proxy.supervisor import run
     from pgbalise.proxy.worker import client_context, serve, upstream_context
 
     def usable(found: Config) -> None:
+        check_watch(found)
         try:
             upstream_context(found)
             if found.tls is not None:

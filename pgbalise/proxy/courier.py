@@ -106,15 +106,15 @@ class Courier:
     """
 
     directory: Path
-    registry: str | None = None
+    registry: str | None = field(default=None, repr=False)
     observe: Observer | None = None
     alerts: Observer | None = None
     clock: Callable[[], datetime] = _now
-    _total: Delivered = field(default_factory=Delivered)
-    _error: str | None = None
-    _observe_error: str | None = None
-    _tries: int = 0
-    _unobserved: int = 0
+    _total: Delivered = field(default_factory=Delivered, init=False)
+    _error: str | None = field(default=None, init=False)
+    _observe_error: str | None = field(default=None, init=False)
+    _tries: int = field(default=0, init=False)
+    _unobserved: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._backlog = Backlog(self.directory)
@@ -152,6 +152,7 @@ class Courier:
         assert self.registry is not None
         before = replace(self._total)
         with self._backlog.lock(), open_registry(self.registry) as registry:
+            _insist(registry)
             try:
                 self._recall()
                 self._deliver(registry, watched=True)
@@ -225,6 +226,7 @@ class Courier:
         while not last:
             try:
                 with open_registry(self.registry) as registry:
+                    _insist(registry)
                     while not last:
                         if not recalled:
                             self._recall()
@@ -337,6 +339,16 @@ class Courier:
             self._total.entries += written
             self._total.unknown += written
         self._open.forget(name)
+
+
+def _insist(registry: sa.Connection) -> None:
+    """Have the registry's disk hold what it says it took: ours will not hold it any more."""
+    setting = sa.text(
+        "SELECT set_config('synchronous_commit', 'on', false)"
+        " WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    with problems(), registry.begin():
+        registry.execute(setting)
 
 
 def _batches(lines: Iterable[tuple[Path, Line]]) -> Iterator[list[tuple[Path, Line]]]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pgbalise.beacons import Beacons, comparisons
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Snapshot
 from pgbalise.proxy.metrics import Name as Count
@@ -37,12 +39,14 @@ from pgbalise.rewrite import (
     shape_of,
     shape_text,
 )
+from pgbalise.watch import decoy_alert
 from pgbalise.wire.encodings import UnknownEncoding, decode, encode
 from pgbalise.wire.messages import error_response
 from pgbalise.wire.relay import Ask, Forward, Refuse, Verdict
 
 if TYPE_CHECKING:
     from pgbalise.errors import SpoolProblem
+    from pgbalise.lookout import RefusedRecipients
     from pgbalise.proxy.metrics import Counters
     from pgbalise.proxy.spool import Spool
 
@@ -69,13 +73,6 @@ _STALE = Refusal(
 )
 
 
-class Beacons(Protocol):
-    """The decoys' identities, as far as they can be recognised."""
-
-    def match(self, values: Any) -> bool:
-        """Whether one of the values is a decoy's."""
-
-
 class Source(Protocol):
     """Where the snapshot in force is found."""
 
@@ -93,9 +90,8 @@ class Desk:
     counters: Counters
     point_rows: int
     now: Callable[[], datetime]
+    refused: RefusedRecipients
     beacons: dict[str, Beacons] = field(default_factory=dict)
-    over_limit: frozenset[str] = frozenset()
-    """Recipients who have had more than their limit, and get nothing until it allows more."""
     analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
     shapes: OrderedDict[object, _Known] = field(default_factory=OrderedDict)
 
@@ -132,7 +128,7 @@ class Passage:
     def cursor(self, name: bytes) -> None:
         """No cursor is counted."""
 
-    def bound(self, token: Any, values: list[bytes]) -> None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> None:
         """No value is looked at."""
 
     def starts(self, token: Any) -> int:  # noqa: ARG002
@@ -236,6 +232,7 @@ class SessionGate:
         self._rules: Rules | None = None
         self._answers: dict[Name, Answer] = {}
         self._shape: str | None = None
+        self._shown: tuple[str, ...] = ()
         self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
         self._changes = 0
         self._unsettled = False
@@ -243,8 +240,12 @@ class SessionGate:
         self._prepared: _Named = {}
         self._cursors: _Named = {}
         self._extracts: OrderedDict[str, _Extract] = OrderedDict()
-        self.values_wanted = visitor.database in desk.beacons
         self._forward = Forward()
+
+    @property
+    def values_wanted(self) -> bool:
+        """Whether there are decoys that a value may be of."""
+        return self._visitor.database in self._desk.beacons
 
     # verdicts
 
@@ -257,6 +258,9 @@ class SessionGate:
             text = decode(sql, settings.get("client_encoding", ""), settled=not self._unsettled)
         except UnknownEncoding as problem:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+        if self.values_wanted:
+            self._shown = constants_of(text)
+            self._look_out(self._shown)
         # a setting that is on its way may change what a backslash means
         standard = not self._unsettled and settings.get("standard_conforming_strings") != "off"
         key = (*self._kind_now(), standard, text)
@@ -301,8 +305,11 @@ class SessionGate:
         refusal = self._may_touch(known.token)
         if refusal is not None:
             return self._refuse(refusal)
-        if self.values_wanted:
-            self._beacon(constants_of(text))
+        beacons = self._desk.beacons.get(self._visitor.database)
+        if beacons is not None:
+            owners = self._compared(beacons, known.shape.step, self._shown)
+            if owners:
+                self._alarm(owners, (known.shape.step,))
         self._desk.counters.add(Count.STATEMENTS_SELECT)
         encoding = self._visitor.settings.get("client_encoding", "")
         return Forward(encode(known.shape.edit(text), encoding), known.token)
@@ -344,8 +351,7 @@ class SessionGate:
         decision = decide(analysis, self._answers, self._rules)
         if isinstance(decision, Refusal):
             return self._refuse(decision)
-        # a name that was replaced by a marked view's is fixed; what else it meant can change
-        loose = any(not _touches(self._answers[name]) for name in analysis.questions)
+        loose = any(_may_change(self._answers[name]) for name in analysis.questions)
         token = _Token(decision.statements, self._changes if loose else None)
         try:
             self._find_reads(token)
@@ -356,11 +362,15 @@ class SessionGate:
             refusal = self._may_touch(token)
             if refusal is not None:
                 return self._refuse(refusal)
+        beacons = self._desk.beacons.get(self._visitor.database)
+        if beacons is not None and len(decision.statements) == 1:
+            # the constants are numbered like the parameters that stand for them in the statement
+            owners = self._compared(beacons, decision.statements[0], self._shown)
+            if owners:
+                self._alarm(owners, decision.statements)
         for at, step in enumerate(decision.statements):
             self._remember(step, token.names)
             self._forgets(token, at, step)
-            if step.constants:
-                self._beacon(step.constants)
             if step.creates:
                 self._source.learn(step.creates)
         if token.changes:
@@ -434,11 +444,12 @@ class SessionGate:
                 "EXPLAIN of a protected relation is refused",
                 "its plan would tell decoys from patients",
             )
-        if self._visitor.recipient in self._desk.over_limit:
+        until = self._desk.refused.until(self._visitor.recipient, self._desk.now())
+        if until is not None:
             return Refusal(
                 "53400",
                 "this recipient has had as many rows as its limit allows",
-                "wait, or ask the database administrator",
+                f"wait until {until:%Y-%m-%d %H:%M %Z}, or ask the database administrator",
             )
         problem = self._desk.spool.problem
         if problem is not None:
@@ -462,10 +473,10 @@ class SessionGate:
         """Return the token of a cursor declared in SQL."""
         return _union(self._cursors, name)
 
-    def bound(self, token: _Token | None, values: list[bytes]) -> bytes | None:
+    def bound(self, token: _Token | None, values: list[bytes | str | None]) -> bytes | None:
         """Refuse a statement whose names may mean something else than when it was prepared."""
         if values:
-            self._beacon(values)
+            self._look_out(values, token)
         if token is None:
             return None
         stale = self._is_stale(token)
@@ -618,26 +629,48 @@ class SessionGate:
     def _now(self) -> str:
         return self._desk.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def _beacon(self, values: Any) -> None:
+    # the decoys
+
+    def _look_out(self, values: Sequence[bytes | str | None], token: _Token | None = None) -> None:
+        """Raise the alarm when a value is a decoy's.
+
+        ``token`` is of the statement that the values are bound to; without one they stand in it.
+        """
         beacons = self._desk.beacons.get(self._visitor.database)
-        if beacons is None or not beacons.match(values):
+        if beacons is None:
             return
-        visitor, snapshot = self._visitor, self._source.current
-        self._desk.counters.add(Count.ALERTS)
-        self._desk.spool.append(
-            {
-                "type": "alert",
-                "at": self._now(),
-                "alert": secrets.token_hex(16),
-                "kind": "decoy",
-                "severity": "critical",
-                "recipient": visitor.recipient,
-                "database": snapshot.database,
-                "system": snapshot.system,
-                "client": visitor.client,
-                "detail": {"session": visitor.session},
-            }
+        owners = beacons.owners([value for value in values if value is not None])
+        for step in token.steps if token is not None else ():
+            owners |= self._compared(beacons, step, values)
+        if owners:
+            self._alarm(owners, token.steps if token is not None else ())
+
+    def _compared(
+        self, beacons: Beacons, step: Step, values: Sequence[bytes | str | None]
+    ) -> frozenset[str]:
+        """Return whose decoys the values are of that stand beside a column's name."""
+        found: frozenset[str] = frozenset()
+        for column, number in _comparisons(step.statement):
+            if number <= len(values) and (value := values[number - 1]) is not None:
+                found |= beacons.owners([value], column)
+        return found
+
+    def _alarm(self, owners: frozenset[str], steps: Iterable[Step]) -> None:
+        desk, visitor, snapshot = self._desk, self._visitor, self._source.current
+        desk.spool.append(
+            decoy_alert(
+                desk.now(),
+                recipient=visitor.recipient,
+                database=snapshot.database,
+                system=snapshot.system,
+                client=visitor.client,
+                owners=owners,
+                relations={str(one) for step in steps for one in step.touched},
+            )
         )
+
+
+_comparisons = lru_cache(1024)(comparisons)
 
 
 def _as_run(step: Step) -> Step:
@@ -658,8 +691,13 @@ def _union(known: _Named, name: bytes) -> _Token | None:
     return made
 
 
-def _touches(answer: Answer) -> bool:
-    return bool(answer.marked or answer.stored)
+def _may_change(answer: Answer) -> bool:
+    """Whether a name that was forwarded may come to mean something protected.
+
+    One that does is a marked view's now, and others have got their schema written before them. But
+    there may be none yet, or the session's own may become another.
+    """
+    return not (answer.marked or answer.stored) and answer.schema in (None, "pg_temp")
 
 
 def _sums(extract: _Extract) -> dict[str, object]:

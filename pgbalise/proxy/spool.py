@@ -115,6 +115,7 @@ class Spool:
         self._problem: SpoolProblem | None = None
         self._broken = False
         self._kept: list[_Item] = []
+        self._asked: list[_Item] = []
         self._owner = ""
         self._path: Path | None = None
         self._file = -1
@@ -180,13 +181,12 @@ class Spool:
             if not self._closing.is_set():
                 self._problem = problem
                 self._closing.set()
-            while True:
-                try:
+            self._answer(problem)
+            with contextlib.suppress(queue.Empty):
+                while True:
                     item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if item is not None:
-                    _tell(item.durable, problem)
+                    if item is not None:
+                        _tell(item.durable, problem)
             self._leave()
 
     def _turn(self) -> bool:
@@ -196,6 +196,7 @@ class Spool:
         if shortage is not None:
             self._problem = shortage
             batch = _essential(batch, shortage)
+        self._asked = batch
         items = [*self._kept, *batch]
         # an empty line, which readers pass over, shows whether the disk works again
         lines = [item.line for item in items] or ([b"\n"] if self._broken else [])
@@ -205,13 +206,16 @@ class Spool:
         except OSError as problem:
             self._fail(problem)
             self._kept = _kept(items)
-            for item in batch:
-                _tell(item.durable, self._problem)
+            self._answer(self._problem)
             return more
         self._kept, self._broken, self._problem = [], False, shortage
-        for item in batch:
-            _tell(item.durable, None)
+        self._answer(None)
         return more
+
+    def _answer(self, problem: SpoolProblem | None) -> None:
+        asked, self._asked = self._asked, []
+        for item in asked:
+            _tell(item.durable, problem)
 
     def _take(self) -> tuple[list[_Item], bool]:
         """Wait for something to do; return it, and False when nothing will follow."""
@@ -256,6 +260,9 @@ class Spool:
         while view:
             view = view[os.write(self._file, view) :]
         os.fdatasync(self._file)
+        if os.fstat(self._file).st_nlink == 0:
+            # a file without a name takes all that is written, and keeps nothing
+            raise FileNotFoundError(errno.ENOENT, "somebody removed its file")
         self._size += len(data)
         self._used += len(data)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg.conninfo import make_conninfo
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
+from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
 from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
 from pgbalise.proxy.gate import Desk
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pgbalise.proxy.supervisor import WorkerContext
 
 _CANCELS_AT_ONCE = 64
+_DECOYS_SECONDS = 3600
 
 
 def serve(context: WorkerContext) -> None:
@@ -64,12 +66,17 @@ class Worker:
         self.counters = context.counters
         self.draining = False
         self.desk = Desk(
-            spool, context.counters, context.config.ledger.point_rows, lambda: datetime.now(UTC)
+            spool,
+            context.counters,
+            context.config.ledger.point_rows,
+            lambda: datetime.now(UTC),
+            RefusedRecipients(context.config.run),
         )
         self._catalogs: dict[str, asyncio.Task[Catalog]] = {}
         self._sessions: set[Session] = set()
         self._by_address: Counter[str] = Counter()
         self._by_role: Counter[str] = Counter()
+        self._by_database: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
@@ -111,7 +118,7 @@ class Worker:
             task.cancel()
         for catalog in self._catalogs.values():
             if catalog.done() and not catalog.cancelled() and catalog.exception() is None:
-                catalog.result().close()
+                catalog.result().rest()
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         """Run a coroutine for as long as the worker lives."""
@@ -183,14 +190,15 @@ class Worker:
             self.counters.add(Count.CONNECTIONS_OPEN)
             self.spawn(session.run(connection))
 
-    def admit_role(self, session: Session) -> bool:
-        """Count a session to its role, unless the role has too many."""
+    def admit(self, session: Session) -> bool:
+        """Count a session to its role and database, unless the role has too many."""
         limit = self.config.limits.connections_per_role
         if limit and self._by_role[session.role] >= limit:
-            session.role = ""
+            session.role = session.database = ""
             self.counters.add(Count.LOGINS_OVER_LIMIT)
             return False
         self._by_role[session.role] += 1
+        self._by_database[session.database] += 1
         return True
 
     def left(self, session: Session) -> None:
@@ -203,8 +211,18 @@ class Worker:
             counted[key] -= 1
             if counted[key] <= 0:
                 del counted[key]
+        if session.database:
+            self._by_database[session.database] -= 1
+            if not self._by_database[session.database]:
+                self._leave(session.database)
         if self.draining and not self._sessions:
             self._ended.set()
+
+    def _leave(self, database: str) -> None:
+        """Hold no connection to a database that no client uses: it can be dropped or renamed."""
+        task = self._catalogs.get(database)
+        if task is not None and task.done() and task.exception() is None:
+            task.result().rest()
 
     async def _tick(self) -> None:
         while True:
@@ -215,24 +233,45 @@ class Worker:
     # the server
 
     async def catalog(self, database: str) -> Catalog:
-        """Return what is known of a database, read at least once. Raise DatabaseProblem."""
+        """Return what is known of a database, and now. Raise DatabaseProblem."""
         task = self._catalogs.get(database)
         if task is None or (task.done() and task.exception() is not None):
             task = self.loop.create_task(self._read_catalog(database))
             self._catalogs[database] = task
-        return await asyncio.shield(task)
+        catalog = await asyncio.shield(task)
+        if not catalog.connected:
+            await self.loop.run_in_executor(None, catalog.refresh)
+        return catalog
 
     async def _read_catalog(self, database: str) -> Catalog:
         catalog = Catalog(
             self._own_dsn(database), database, frozenset(self.config.rewrite.functions)
         )
         await self.loop.run_in_executor(None, catalog.refresh)
-        self.spawn(self._refresh(catalog))
+        self.spawn(self._refresh(database, catalog))
+        self.spawn(self._watch_decoys(database, catalog))
         return catalog
 
-    async def _refresh(self, catalog: Catalog) -> None:
+    async def _watch_decoys(self, database: str, catalog: Catalog) -> None:
+        """Know the decoys' identities, and those of decoys made since an hour ago."""
+        while True:
+            if catalog.current.protected and self._by_database[database]:
+                try:
+                    beacons = await self.loop.run_in_executor(None, catalog.beacons)
+                except PgbaliseError as problem:
+                    self.log.failure("decoys not read", problem, database=database)
+                else:
+                    if len(beacons):
+                        self.desk.beacons[database] = beacons
+                    else:
+                        self.desk.beacons.pop(database, None)
+            await asyncio.sleep(_DECOYS_SECONDS)
+
+    async def _refresh(self, database: str, catalog: Catalog) -> None:
         while True:
             await asyncio.sleep(self.config.rewrite.refresh_seconds)
+            if not self._by_database[database]:
+                continue
             try:
                 if await self.loop.run_in_executor(None, catalog.refresh):
                     self.log.info("catalog", database=catalog.current.database)

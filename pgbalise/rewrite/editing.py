@@ -144,7 +144,7 @@ def _step(statement: Statement, touched: tuple[Protected, ...], text: str = "") 
         deallocates=statement.deallocates,
         changes_names=statement.changes is None or bool(statement.changes),
         changes_reading=statement.changes_reading,
-        creates=tuple(statement.creates) if touched or statement.kind == "other" else (),
+        creates=(*(statement.creates if touched else ()), *statement.renamed),
         constants=statement.constant_texts(),
     )
 
@@ -200,12 +200,26 @@ def _touched(
             raise _Refused(_returning(name, rules))
         touched |= _reached(name, answer, rules)
     found = tuple(sorted(touched, key=lambda p: (p.schema, p.relation)))
+    if found and rules.enrolled and statement.kind == "other" and not _is_temporary(statement):
+        # who reads it later, and how often, would be written down nowhere
+        raise _Refused(
+            Refusal(
+                DENIED,
+                f"a recipient may not define what reads {_listed(found)}",
+                "Create a temporary view, or query the relation itself.",
+            )
+        )
     if statement.explain and rules.enrolled:
         written = {rules.protected[o] for n in statement.targets for o in answers[n].stored}
         if touched or written:
             everything = sorted(touched | written, key=lambda p: (p.schema, p.relation))
             raise _Refused(explain_refusal(tuple(everything)))
     return found
+
+
+def _is_temporary(statement: Statement) -> bool:
+    view: Tree = statement.tree["stmt"].get("ViewStmt", {})
+    return bool(view) and view["view"]["relpersistence"] == "t"
 
 
 def _reached(name: Name, answer: Answer, rules: Rules) -> set[Protected]:
@@ -257,8 +271,9 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
     at: dict[int, int] = {}
     for statement in analysis.statements:
         for node, name, scope in statement.reads:
-            protected = rules.protected.get(answers[name].oid)
-            if protected is None:
+            answer = answers[name]
+            protected = rules.protected.get(answer.oid)
+            if protected is None and (name.schema is not None or answer.schema is None):
                 continue
             if edits is None:
                 lexemes = [x for x in scan(analysis.encoded) if x.token not in COMMENTS]
@@ -267,7 +282,11 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
             first = at.get(node.get("location", 0))
             if first is None:
                 raise _Refused(_IRREPLACEABLE)
-            if statement.copied is not None and statement.copied.get("relation") is node:
+            if protected is None:
+                # what it is now it stays, whatever becomes of search_path before this runs
+                assert answer.schema is not None
+                _edit_schema(node, answer.schema, first, edits)
+            elif statement.copied is not None and statement.copied.get("relation") is node:
                 _edit_copy(statement.copied, protected, first, edits)
             else:
                 # a target of the same name without an alias is an error, and must remain one
@@ -349,6 +368,12 @@ def _edit_name(node: Tree, protected: Protected, first: int, edits: _Edits, take
     edits.intended[id(node)] = intended
 
 
+def _edit_schema(node: Tree, schema: str, first: int, edits: _Edits) -> None:
+    start = edits.lexemes[first].start
+    edits.spans.append((start, start, f"{quote_name(schema)}."))
+    edits.intended[id(node)] = {**node, "schemaname": schema}
+
+
 def _edit_column(node: Tree, protected: Protected, first: int, edits: _Edits) -> None:
     fields = node["fields"]
     last = _span(edits.lexemes, first, len(fields) - 1)
@@ -381,7 +406,8 @@ def _edit(analysis: Analysis, edits: _Edits) -> str:
     """Return the edited text; raise _Refused unless it means what was intended."""
     pieces: list[bytes] = []
     done = 0
-    for start, end, text in sorted(edits.spans):
+    # the tree has the query of SET (a, b) = (SELECT ...) once for each column
+    for start, end, text in sorted(set(edits.spans)):
         pieces += (analysis.encoded[done:start], text.encode())
         done = end
     pieces.append(analysis.encoded[done:])

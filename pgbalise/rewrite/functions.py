@@ -54,6 +54,11 @@ _NAMED: Final = frozenset(
 _BEGINNINGS: Final = ("dblink", "pg_get_wal_")
 
 
-def takes_sql(name: str) -> bool:
-    """Whether a function of this bare name takes SQL or a relation's name as text and reads it."""
+def takes_sql(name: str, arguments: int | None = None) -> bool:
+    """Whether a function of this bare name takes SQL or a relation's name as text and reads it.
+
+    ``arguments`` is their number where it is known.
+    """
+    if name == "ts_rewrite" and arguments == 3:
+        return False
     return name in _NAMED or name.startswith(_BEGINNINGS)

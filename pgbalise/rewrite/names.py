@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pgbalise.errors import InvalidInput
 
@@ -92,12 +92,13 @@ class Answer:
 
     ``oid`` is 0 when there is no such relation. ``marked`` are the oids of the marked views that
     it is or reaches, ``stored`` those of the protected relations that it is or reaches without a
-    marked view in between.
+    marked view in between. ``schema`` is where it was found, "pg_temp" for the session's own.
     """
 
     oid: int
     marked: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
+    schema: str | None = field(default=None, compare=False)
 
 
 def quote_name(name: str) -> str:

@@ -45,7 +45,9 @@ class Statement:
     ``reads`` are FROM-items (and COPY's relation), ``targets`` what is written and must be looked
     at all the same, ``columns`` references such as schema.relation.column. ``changes`` are the
     bare names that may mean something else afterwards, None standing for all of them; ``creates``
-    the bare names of relations that read what the statement reads.
+    the bare names of relations that read what the statement reads; ``renamed`` what a name that
+    must be resolved becomes. ``reads_constants`` says that a constant had a say in what is noted
+    here, so a text that differs in its constants only may be another matter.
     """
 
     kind = "other"
@@ -54,6 +56,7 @@ class Statement:
     refusal: Refusal | None = None
     changes: frozenset[str] | None = frozenset()
     changes_reading = False
+    reads_constants = False
     prepares: str | None = None
     executes: str | None = None
     declares: str | None = None
@@ -67,6 +70,7 @@ class Statement:
         self.length: int = raw.get("stmt_len", 0)
         self.reads: list[tuple[Tree, Name, Scope | None]] = []
         self.creates: list[str] = []
+        self.renamed: list[str] = []
         self.targets: list[Name] = []
         self.returns: list[Name] = []
         self.columns: list[tuple[Tree, Name, Scope | None]] = []
@@ -392,11 +396,13 @@ class _Reader:
             self._function_refused(name)
         if name == "set_config":
             self._set_config(node)
-        elif takes_sql(name) and name not in rules.allowed:
-            self.refuse(
-                f"function {name} takes SQL as text, which is not read",
-                "Query the relation itself, or have the administrator allow the function.",
-            )
+        elif takes_sql(name, len(node.get("args", ()))):
+            self.statement.reads_constants = True
+            if name not in rules.allowed:
+                self.refuse(
+                    f"function {name} takes SQL as text, which is not read",
+                    "Query the relation itself, or have the administrator allow the function.",
+                )
         self.stack.append((node, scope))
 
     def _function_refused(self, name: str) -> None:
@@ -425,8 +431,11 @@ class _Reader:
                 waiting.extend(top)
 
     def _set_config(self, node: Tree) -> None:
+        self.statement.reads_constants = True
         args = node.get("args", [])
         first = args[0].get("A_Const", {}).get("sval") if args else None
+        if first is None and args:
+            first = _pinned(args[0], self.statement.tree["stmt"])
         if first is None:
             self.change()
             self.statement.changes_reading = True
@@ -563,7 +572,7 @@ class _Reader:
             self.change()
 
     def sql_create(self, node: Tree) -> None:
-        base = node.get("base_stmt", node)
+        base = node.get("base", node)
         self.change(base["relation"]["relname"])
 
     def sql_table_as(self, node: Tree) -> None:
@@ -624,13 +633,33 @@ class _Reader:
         if node["renameType"] in _FUNCTIONS:
             self._function_named(node["newname"])
         elif node.get("relation", {}).get("relname") in self.rules.names and "newname" in node:
-            self.statement.creates.append(node["newname"])
+            self.statement.renamed.append(node["newname"])
 
     def sql_attached(self, node: Tree) -> None:
         """A rule or a policy: its relation then reads what the rule or the policy reads."""
         relation = node["relation"] if "relation" in node else node["table"]
         self.statement.creates.append(relation["relname"])
         self.change()
+
+
+def _pinned(column: Tree, statement: Tree) -> Tree | None:
+    """Return the constant that a SELECT's WHERE sets one of its columns equal to, if it does.
+
+    That is how pg_dump calls set_config() only where a setting is known.
+    """
+    select = statement.get("SelectStmt", {})
+    where = select.get("whereClause", {}).get("A_Expr", {})
+    equal = where.get("kind") == "AEXPR_OP" and _texts(where.get("name", [])) == ["="]
+    fields = column.get("ColumnRef", {}).get("fields", [])
+    same_column = where.get("lexpr", {}).get("ColumnRef", {}).get("fields") == fields
+    if not (equal and same_column and len(select.get("fromClause", [])) == 1 and _texts(fields)):
+        return None
+    targets = [target["ResTarget"]["val"] for target in select.get("targetList", [])]
+    calls = [target.get("FuncCall", {}).get("args", []) for target in targets]
+    if not any(args and args[0] is column for args in calls):
+        return None
+    constant: Tree | None = where.get("rexpr", {}).get("A_Const", {}).get("sval")
+    return constant
 
 
 def _argument(option: Tree | None) -> str | None:

@@ -73,7 +73,12 @@ SELECT f.quoted,
                 AND r.oid OPERATOR(pg_catalog.=) ANY ($3::pg_catalog.oid[]))::pg_catalog.text,
        ARRAY(SELECT DISTINCT r.oid FROM reach AS r
               WHERE r.root OPERATOR(pg_catalog.=) f.oid
-                AND r.oid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.oid[]))::pg_catalog.text
+                AND r.oid OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.oid[]))::pg_catalog.text,
+       (SELECT CASE WHEN n.oid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()
+                    THEN 'pg_temp' ELSE n.nspname::pg_catalog.text END
+          FROM pg_catalog.pg_class AS c
+          JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+         WHERE c.oid OPERATOR(pg_catalog.=) f.oid)
   FROM found AS f
 """
 """One statement, for the client's session: what names are and which protected data they reach.
@@ -89,8 +94,8 @@ never past a protected relation or a marked view. For PostgreSQL 13 and later.
 def answers(names: Iterable[Name], rows: Iterable[Sequence[str | None]]) -> dict[Name, Answer]:
     """Return what RESOLVE's rows (values as text) say of each name."""
     found = {}
-    for quoted, oid, marked, stored in rows:
-        found[quoted] = Answer(int(oid or 0), _oids(marked), _oids(stored))
+    for quoted, oid, marked, stored, schema in rows:
+        found[quoted] = Answer(int(oid or 0), _oids(marked), _oids(stored), schema)
     return {name: found.get(name.quoted, Answer(0)) for name in names}
 
 

@@ -7,18 +7,14 @@ long as no constant had a say in it, and every change lies before the first cons
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from pgbalise.rewrite.editing import Decision, Step
-from pgbalise.rewrite.functions import takes_sql
 from pgbalise.rewrite.grammar import CONSTANTS, SyntaxProblem, normalised, scan
 from pgbalise.rewrite.reading import Analysis
 
 _LONGEST = 4096
 """Characters of a text that is worth a shape."""
-
-_WORDS = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +53,7 @@ def shape_of(text: str, analysis: Analysis, decision: Decision) -> Shape | None:
         return None
     [step], [read] = decision.statements, analysis.statements
     quiet = step.kind == "select" and read.changes == frozenset() and not read.changes_reading
-    if not quiet or read.executes or any(takes_sql(word) for word in _WORDS.findall(text.lower())):
+    if not quiet or read.executes or read.reads_constants:
         return None
     pairs = enumerate(zip(text, analysis.sql, strict=False))
     common = next((at for at, (one, other) in pairs if one != other), len(analysis.sql))
@@ -70,10 +66,17 @@ def shape_of(text: str, analysis: Analysis, decision: Decision) -> Shape | None:
 
 
 def constants_of(sql: str) -> tuple[str, ...]:
-    """Return a text's constants as they are written, quotes and all."""
-    encoded = sql.encode()
+    """Return a text's constants from the left, those in single quotes without them.
+
+    Other notations (E'...', $$...$$) are left as they are written. Empty for what has no tokens.
+    """
+    encoded = sql.encode("utf-8", "replace")
+    try:
+        lexemes = scan(encoded)
+    except SyntaxProblem:
+        return ()
+    found = (encoded[one.start : one.end].decode() for one in lexemes if one.token in CONSTANTS)
     return tuple(
-        encoded[lexeme.start : lexeme.end].decode()
-        for lexeme in scan(encoded)
-        if lexeme.token in CONSTANTS
+        text[1:-1].replace("''", "'") if len(text) > 1 and text[0] == "'" else text
+        for text in found
     )

@@ -6,6 +6,8 @@ from typing import Final
 
 _CODECS: Final = {
     "UTF8": "utf-8",
+    # the one alias that the server reports as it was set
+    "UNICODE": "utf-8",
     "LATIN1": "iso8859-1",
     "LATIN2": "iso8859-2",
     "LATIN3": "iso8859-3",
@@ -25,6 +27,12 @@ _CODECS: Final = {
     "WIN1256": "cp1256",
     "WIN1257": "cp1257",
     "WIN1258": "cp1258",
+    "WIN866": "cp866",
+    "WIN874": "cp874",
+    "ISO_8859_5": "iso8859-5",
+    "ISO_8859_6": "iso8859-6",
+    "ISO_8859_7": "iso8859-7",
+    "ISO_8859_8": "iso8859-8",
     "KOI8R": "koi8-r",
     "KOI8U": "koi8-u",
     "EUC_JP": "euc_jp",
@@ -32,6 +40,10 @@ _CODECS: Final = {
     "EUC_CN": "gb2312",
     "SJIS": "cp932",
     "BIG5": "cp950",
+    "EUC_JIS_2004": "euc_jis_2004",
+    "SHIFT_JIS_2004": "shift_jis_2004",
+    "UHC": "cp949",
+    "JOHAB": "johab",
     "GBK": "gbk",
     "GB18030": "gb18030",
     # what it says is not converted, and so is what the server takes it for: UTF-8, if anything

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from struct import Struct
+from struct import error as struct_error
 
 HEADER_BYTES = 5
 """A type and a length."""
@@ -156,14 +157,9 @@ def execute(portal: bytes) -> bytes:
     return message(Frontend.EXECUTE, portal + b"\0\0\0\0\0")
 
 
-def close_statement(name: bytes) -> bytes:
-    """Return a Close message for a prepared statement."""
-    return message(Frontend.CLOSE, b"S" + name + b"\0")
-
-
-def close_portal(name: bytes) -> bytes:
-    """Return a Close message for a portal."""
-    return message(Frontend.CLOSE, b"P" + name + b"\0")
+def close(kind: bytes, name: bytes) -> bytes:
+    """Return a Close message: kind ``S`` for a prepared statement, ``P`` for a portal."""
+    return message(Frontend.CLOSE, kind + name + b"\0")
 
 
 SYNC = message(Frontend.SYNC)
@@ -253,25 +249,31 @@ def text_row(body: bytes) -> tuple[bytes | None, ...]:
     return tuple(values)
 
 
-def bound_values(body: bytes, at: int) -> list[bytes]:
-    """Return the values that a Bind message's body binds, those that are NULL left out.
+def bound_values(body: bytes, at: int) -> list[bytes | str | None]:
+    """Return the values that a Bind message's body binds: str in text format, bytes in binary.
 
     ``at`` is where its parameter formats begin, behind the two names. Raise ValueError when it is
     malformed.
     """
+    values: list[bytes | str | None] = []
     try:
         (formats,) = _int16.unpack_from(body, at)
+        binary = [_int16.unpack_from(body, at + 2 + 2 * n)[0] == 1 for n in range(formats)]
         at += 2 + 2 * max(formats, 0)
         (count,) = _int16.unpack_from(body, at)
         at += 2
-        values = []
-        for _ in range(count):
+        for number in range(count):
             (size,) = _int32.unpack_from(body, at)
             at += 4
-            if size >= 0:
-                values.append(body[at : at + size])
-                at += size
-    except Exception as problem:
+            if size < 0:
+                values.append(None)
+                continue
+            value = body[at : at + size]
+            at += size
+            # one format stands for all values, none for text
+            raw = binary[number if len(binary) > 1 else 0] if binary else False
+            values.append(value if raw else value.decode("utf-8", "backslashreplace"))
+    except (struct_error, IndexError) as problem:
         raise ValueError("a Bind message is cut") from problem
     if at > len(body):
         raise ValueError("a Bind message is cut")

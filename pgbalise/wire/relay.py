@@ -35,8 +35,9 @@ from pgbalise.wire.startup import ProtocolViolation
 
 _UNSPEAKABLE = b"pgbalise refused this statement"
 _SYNTAX_ERROR = "42601"
+_TEXTS = (Frontend.QUERY, Frontend.PARSE, Frontend.FUNCTION_CALL)
 _QUESTION = b"pgbalise.question"
-_CLOSE_QUESTION = m.close_portal(_QUESTION) + m.close_statement(_QUESTION)
+_CLOSE_QUESTION = m.close(b"P", _QUESTION) + m.close(b"S", _QUESTION)
 _STREAMED_BIND = 1 << 20
 """A Bind message longer than this is handed on before it is whole, its values unseen."""
 _NAME_BYTES = 63
@@ -90,8 +91,9 @@ class Gate(Protocol):
     A token is what the gate said of a statement; None means that nothing is to be counted.
     """
 
-    values_wanted: bool
-    """Whether values bound to parameters are to be shown."""
+    @property
+    def values_wanted(self) -> bool:
+        """Whether values bound to parameters are to be shown."""
 
     def statement(self, sql: bytes) -> Verdict:
         """Decide about the text of a Query or a Parse."""
@@ -105,7 +107,7 @@ class Gate(Protocol):
     def cursor(self, name: bytes) -> Any:
         """Return the token of a cursor declared in SQL, or None."""
 
-    def bound(self, token: Any, values: list[bytes]) -> bytes | None:
+    def bound(self, token: Any, values: list[bytes | str | None]) -> bytes | None:
         """A statement is bound to values (none unless wanted); return an ErrorResponse or None."""
 
     def starts(self, token: Any) -> int:
@@ -417,15 +419,20 @@ class Relay:
             after = pos + 1 + length
             if after > end or length < 4:
                 self._check(kind, length)
-                if not self._streamed(kind, data, pos):
-                    break
                 if kind == Frontend.COPY_DATA:
                     replacement = self._copy_data(data, pos, end)
-                else:
+                elif self._is_long_bind(kind, data, pos):
                     replacement = self._bind(data, pos, end)
                     if replacement is _WAIT:
                         self._wait()
                         break
+                elif kind in _TEXTS and length > self._limit:
+                    replacement = self._too_long(kind)
+                    if replacement is _WAIT:
+                        self._wait()
+                        break
+                else:
+                    break
                 self._client_skip = after - end
                 self._client_drop = replacement is not None
                 after = end
@@ -435,7 +442,10 @@ class Relay:
                     raise ProtocolViolation(f"invalid frontend message type {kind}")
                 if length > m.PQ_SMALL_MESSAGE_LIMIT:
                     self._check(kind, length)
-                replacement = take(data, pos, after)
+                if length > self._limit and kind in _TEXTS:
+                    replacement = self._too_long(kind)
+                else:
+                    replacement = take(data, pos, after)
             if replacement is not None:
                 if replacement is _WAIT:
                     self._wait()
@@ -467,27 +477,28 @@ class Relay:
         limit = m.PQ_LARGE_MESSAGE_LIMIT
         if kind in m.SMALL_FRONTEND:
             limit = m.PQ_SMALL_MESSAGE_LIMIT
-        elif kind in (Frontend.QUERY, Frontend.PARSE, Frontend.FUNCTION_CALL):
-            limit = self._limit
-        if length < 4 or length > m.PQ_LARGE_MESSAGE_LIMIT:
+        if not 4 <= length <= limit:
             raise ProtocolViolation("invalid message length")
-        if length > limit:
-            raise ProtocolViolation(
-                f"a message of {length} bytes is more than this proxy reads ({limit})",
-                sqlstate="54000",
-                hint="raise limits.statement_bytes in the proxy's configuration",
-            )
 
-    def _streamed(self, kind: int, data: bytes, pos: int) -> bool:
-        """Whether a message that is not whole is handed on all the same."""
-        if kind == Frontend.COPY_DATA:
-            return True
+    def _too_long(self, kind: int) -> bytes | None:
+        """Refuse a statement that is longer than what is kept to be read."""
+        if (self._flow or self._contested_before) and (aside := self._set_aside()) is not None:
+            return aside
+        response = m.error_response(
+            "54000",
+            f"a statement of more than {self._limit} bytes is not read by this proxy",
+            "raise limits.statement_bytes in the proxy's configuration",
+        )
+        name = _QUESTION if kind == Frontend.PARSE else None
+        return self._settle(Refuse(response), _Question(b"", name, b"", self._pipelined))
+
+    def _is_long_bind(self, kind: int, data: bytes, pos: int) -> bool:
+        """Whether a Bind is handed on before it is whole: its names are there, the rest is data."""
         if kind != Frontend.BIND or len(data) - pos < _STREAMED_BIND:
             return False
         middle = data.find(b"\0", pos + 5)
         if middle < 0 or data.find(b"\0", middle + 1) < 0:
             raise ProtocolViolation("invalid Bind message")
-        # both names are there, and the rest is only values
         return True
 
     def _set_aside(self) -> bytes | None:
@@ -495,8 +506,9 @@ class Relay:
         if self._flow is _Flow.SKIPPING:
             return b""
         if self._flow is not _Flow.NORMAL:
-            ignored = self._queue[0].kind is Expected.EXECUTE and len(self._queue) > 1
-            if self._flow is _Flow.UNSURE or ignored:
+            if self._flow is _Flow.UNSURE or (
+                self._queue[0].kind is Expected.EXECUTE and len(self._queue) > 1
+            ):
                 # whether the server would skip it depends on how far it had read when it failed
                 raise ProtocolViolation(_UNENDED_COPY)
             self._flow = _Flow.NORMAL
@@ -536,7 +548,7 @@ class Relay:
             run = _EXECUTE
         token = run.token
         self._pipelined = True
-        values: list[bytes] = []
+        values: list[bytes | str | None] = []
         if self._gate.values_wanted and after - pos < _STREAMED_BIND:
             try:
                 values = m.bound_values(data[end + 1 : after], 0)

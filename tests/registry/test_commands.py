@@ -19,6 +19,7 @@ from pgbalise.cli import main
 from pgbalise.database import enrol
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import RecipientClass
+from tests.proxy.records import STATEMENT, intent, name, outcome, progress, spool_directory
 from tests.registry.conftest import protected
 
 
@@ -76,7 +77,9 @@ def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
     assert answer("registry", "record", "--dsn", registry_dsn, env=env) == {"recorded": []}
     listed = run("ledger", "list", "--recipient", "bob", "--json", "--registry", registry_dsn)
     assert [json.loads(line)["sequence"] for line in listed.stdout.splitlines()] == [3, 4]
-    assert "commitment  bob" in run("ledger", "list", env=env).stdout
+    lines = run("ledger", "list", env=env).stdout.splitlines()
+    assert lines[0].split() == ["when", "(UTC)", "recipient", "rows", "runs", "outcome"]
+    assert lines[-1].split()[2:] == ["bob", "commitment,", "epoch", "1"]
     assert run("ledger", "list", "--until", "2020-01-01", env=env).stdout == ""
     assert "not a time" in complaint("ledger", "list", "--since", "soon", env=env)
 
@@ -161,11 +164,57 @@ def test_a_log_is_imported_with_what_came_of_it(
     assert answer(*command, *zone, env=env)["recorded"] == 1
     assert "0 recorded, 1 known already" in run(*command, *zone, env=env).stdout
     listed = run("ledger", "list", "--relation", "marked.t", env=env).stdout
-    assert listed == (
-        "1  2026-01-31T12:00:00  extract  alice  marked.t  SELECT * FROM marked.t WHERE id = ?\n"
-    )
+    assert listed.splitlines()[1:] == [
+        "2026-01-31 12:00:00 alice                                -        - unknown",
+        r"  10.0.0.7:4711 · report\u001b[2J · marked.t · SELECT * FROM marked.t WHERE id = ?",
+    ]
     other = run(*command, *zone, "--schema", "elsewhere", env=env).stdout
     assert "1 of other classes" in other
+
+
+def test_what_a_proxy_left_is_delivered_and_told(registry_dsn: str, tmp_path: Path) -> None:
+    env = {"PGBALISE_REGISTRY": registry_dsn}
+    run("registry", "upgrade", env=env)
+    spool = spool_directory(tmp_path)
+    deliver = ("ledger", "deliver", "--spool", spool)
+    assert "0 new entries" in run(*deliver, env=env).stdout
+    records = [
+        intent(name("a")),
+        intent(name("b"), recipient="a_recipient_with_a_rather_long_name", client="[bold]x[/]"),
+        progress(name("b"), 1234567),
+        outcome(name("a"), 3, executions=20),
+        {"type": "other"},
+        intent(name("c"), recipient="late", at="2026-02-01T00:00:00.000000Z"),
+        outcome(name("c"), outcome="error", sqlstate="57014"),
+    ]
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    (spool / "20260131T120000.000000Z-1-0123456789abcdef.jsonl").write_text(text + '{"torn')
+    assert answer(*deliver, env=env) == {
+        "recorded": 6,
+        "unknown": 1,
+        "damaged": 1,
+        "files_deleted": 0,
+        "waiting_bytes": 6,
+    }
+    assert "6 bytes are not delivered" in run(*deliver, env=env).stdout
+
+    until = ("ledger", "list", "--until", "2026-02-01")
+    what = f"hospital.patient · {STATEMENT}"
+    assert run(*until, "--relation", "hospital.patient", env=env).stdout.splitlines()[1:] == [
+        "2026-01-31 12:00:00 registry_rennes                      3       20 complete",
+        f"  192.0.2.7 · report · {what}",
+        "2026-01-31 12:00:00 a_recipient_with_a_rather_long_name  ≥ 1,234,567        1 unknown",
+        f"  [bold]x[/] · report · {what}",
+    ]
+    one = run(*until, "--database", "dpi", "--recipient", "registry_rennes", "--json", env=env)
+    found = json.loads(one.stdout)
+    assert (found["kind"], found["body"]["relations"]) == ("extract", ["hospital.patient"])
+    assert found["outcome"]["body"]["rows"] == 3
+    late = run("ledger", "list", "--recipient", "late", env=env).stdout
+    assert "error 57014" in late
+    assert run("ledger", "list", "--relation", "hospital.nothing", env=env).stdout == ""
+    spool.chmod(0o755)
+    assert "chmod 0700" in complaint(*deliver, env=env)
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,12 @@ BUILTINS = frozenset(
     {"count", "cursor_to_xml", "lower", "max", "query_to_xml", "set_config", "ts_stat", "unnest"}
 )
 
-# oids: 1 and 2 are stored, 11 and 12 their views, 20 reads 1, 21 reads 11, 30 shadows
+# oids: 1 and 2 are stored, 11 and 12 their views, 20 reads 1, 21 reads 11, 30 and 31 shadow
 _OIDS = {
     "patient": {"hospital": 1, "marked": 11, None: 1, "pg_temp": 30},
     "Stay": {"hospital": 2, None: 2},
     "stay_view": {"marked": 12, None: 12},
+    "shadow": {"work": 31, None: 31},
     "report": {"hospital": 20, None: 20},
     "summary": {"hospital": 21, None: 21},
 }
@@ -39,6 +40,7 @@ _ANSWERS = {
     20: Answer(20, (), (1,)),
     21: Answer(21, (11,), ()),
     30: Answer(30),
+    31: Answer(31, schema="work"),
 }
 
 

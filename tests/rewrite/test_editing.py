@@ -81,6 +81,10 @@ STAYS = '"marked"."stay_view"'
             f"UPDATE other.patient SET a = 1 FROM {VIEW} WHERE {VIEW}.a",
         ),
         (
+            'UPDATE t SET (a, b) = (SELECT a, b FROM "Stay") WHERE c',
+            f'UPDATE t SET (a, b) = (SELECT a, b FROM {STAYS} AS "Stay") WHERE c',
+        ),
+        (
             # an error before, and so it must be one after
             "DELETE FROM hospital.patient USING hospital.patient",
             f'DELETE FROM hospital.patient USING {VIEW} AS "patient"',
@@ -107,7 +111,7 @@ STAYS = '"marked"."stay_view"'
         # queries inside
         ("DECLARE c CURSOR FOR TABLE patient", f"DECLARE c CURSOR FOR TABLE {VIEW}"),
         ("PREPARE p AS TABLE patient", f"PREPARE p AS TABLE {VIEW}"),
-        ("CREATE VIEW v AS TABLE patient", f"CREATE VIEW v AS TABLE {VIEW}"),
+        ("CREATE TEMP VIEW v AS TABLE patient", f"CREATE TEMP VIEW v AS TABLE {VIEW}"),
         ("SELECT * INTO x FROM patient", f"SELECT * INTO x FROM {VIEW}"),
         (
             "WITH patient AS (TABLE patient) TABLE patient",
@@ -136,6 +140,29 @@ def test_names_are_replaced_in_place(door: Door, sql: str, edited: str) -> None:
 )
 def test_what_needs_no_edit_is_the_same_object(door: Door, sql: str) -> None:
     assert door.passes(sql).sql is sql
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE VIEW v AS TABLE patient",
+        "CREATE SCHEMA x CREATE VIEW y AS TABLE patient",
+        "CREATE RULE r AS ON UPDATE TO t DO ALSO TABLE patient",
+        "CREATE POLICY p ON t USING (EXISTS (TABLE patient))",
+        "ALTER POLICY p ON t USING (EXISTS (TABLE patient))",
+    ],
+)
+def test_what_would_be_read_unseen_later_may_not_be_defined(door: Door, sql: str) -> None:
+    assert door.refuses(sql).sqlstate == "42501"
+
+
+def test_a_bare_name_stays_what_it_is_now(door: Door) -> None:
+    decision = door.passes('SELECT shadow.a, "shadow".* FROM "shadow", ONLY shadow AS s')
+    assert decision.sql == (
+        'SELECT shadow.a, "shadow".* FROM "work"."shadow", ONLY "work".shadow AS s'
+    )
+    assert door.passes("COPY shadow (a) TO STDOUT").sql == 'COPY "work".shadow (a) TO STDOUT'
+    assert door.passes("SELECT * FROM work.shadow").sql == "SELECT * FROM work.shadow"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -198,6 +199,7 @@ def test_what_concerns_nothing_is_plain(recipient_rules: Rules, sql: str) -> Non
         ("SELECT query_to_xml('SELECT 1', true, true, '')", "42501"),
         ("SELECT pg_catalog.query_to_xml('SELECT 1', true, true, '')", "42501"),
         ("SELECT * FROM ts_stat('SELECT 1')", "42501"),
+        ("SELECT ts_rewrite('a', 'SELECT 1')", "42501"),
         ("SELECT * FROM dblink('x', 'SELECT 1') AS t(a int)", "42501"),
         ("SELECT * FROM crosstab3('SELECT 1')", "42501"),
         ("DO 'BEGIN PERFORM 1 FROM hospital.patient; END'", "42501"),
@@ -256,6 +258,7 @@ def test_a_recipient_is_refused(door: Door, sql: str, sqlstate: str) -> None:
         "SELECT pg_catalog.leak()",
         "SELECT leak FROM t",
         "SELECT t.blob FROM t",
+        "SELECT ts_rewrite('a'::tsquery, 'a', 'b')",
         "EXPLAIN SELECT * FROM pg_temp.patient",
         "INSERT INTO pg_temp.patient VALUES (1) RETURNING id",
         "INSERT INTO patient VALUES (1) ON CONFLICT (id) DO UPDATE SET x = 1",
@@ -274,6 +277,11 @@ def test_a_recipient_is_refused(door: Door, sql: str, sqlstate: str) -> None:
 )
 def test_a_recipient_may(door: Door, sql: str) -> None:
     assert door.passes(sql).sql
+
+
+def test_a_field_of_any_refused_function_is_refused_when_nobody_knows_its_arguments() -> None:
+    door = Door(dataclasses.replace(rules(), attributes=None))
+    assert door.refuses("SELECT t.blob FROM t").sqlstate == "42501"
 
 
 def test_the_administrator_may_allow_a_function_that_takes_sql() -> None:
@@ -359,12 +367,14 @@ def test_a_backslash_is_refused_where_it_has_two_readings(
         ("RESET ALL", {"changes_names": True, "changes_reading": True}),
         ("SET standard_conforming_strings = off", {"changes_reading": True}),
         ("CREATE TEMP TABLE x (a int)", {"changes_names": True}),
+        ("CREATE FOREIGN TABLE x (a int) SERVER s", {"changes_names": True}),
         ("DROP SCHEMA x", {"changes_names": True}),
         ("SELECT own.f()", {"changes_names": True}),
         ("ROLLBACK TO a", {"kind": "transaction", "changes_names": True}),
         ("SELECT * FROM patient", {"kind": "select", "changes_names": False}),
         ("SELECT * INTO x FROM patient", {"kind": "write", "creates": ("x",)}),
-        ("CREATE VIEW x AS SELECT * FROM patient", {"kind": "other", "creates": ("x",)}),
+        ("CREATE VIEW x AS SELECT 1", {"creates": ()}),
+        ("CREATE TEMP VIEW x AS TABLE patient", {"kind": "other", "creates": ("x",)}),
         ("ALTER VIEW summary RENAME TO x", {"creates": ("x",)}),
         ("COPY patient TO STDOUT", {"kind": "copy"}),
         ("INSERT INTO t TABLE patient", {"kind": "write"}),
@@ -375,6 +385,22 @@ def test_a_step_says_what_its_statement_does(
 ) -> None:
     [step] = door.passes(sql).statements
     assert {name: getattr(step, name) for name in steps} == steps
+
+
+@pytest.mark.parametrize(
+    ("sql", "depends"),
+    [
+        ("SELECT set_config('statement_timeout', '1', false) FROM patient", True),
+        ("SELECT U&\"set!005fconfig\" UESCAPE '!' ('statement_timeout', '1', false)", True),
+        ("SELECT ts_stat('SELECT 1')", True),
+        ("SELECT lower('x') FROM patient WHERE a = 1", False),
+    ],
+)
+def test_statements_whose_constants_matter_are_told(
+    recipient_rules: Rules, sql: str, *, depends: bool
+) -> None:
+    [statement] = analyse(sql, recipient_rules).statements
+    assert statement.reads_constants == depends
 
 
 def test_every_statement_is_a_step(door: Door) -> None:
