@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
@@ -102,7 +102,6 @@ class Visitor:
 
     session: str
     recipient: str
-    recipient_class: RecipientClass | None
     database: str
     client: str
     settings: dict[str, str]
@@ -175,22 +174,36 @@ class _Token:
     ``reads`` are, for each of its ``steps``, the steps whose rows it gives: itself, or what it runs
     of statements prepared and cursors declared before. ``names`` is the session's count of changes
     of names when it was decided, None when its names cannot come to mean something protected.
-    ``forgets`` are the statements and cursors that it ends. ``single`` is the statement when the
-    token is one that reads only itself, as most do.
+    ``forgets`` are the statements and cursors that it ends, ``makes`` those that it begins.
+    ``single`` is the extract's key when the token is one that reads only itself, as most do.
     """
 
-    __slots__ = ("changes", "dynamic", "forgets", "names", "reads", "single", "steps")
+    __slots__ = (
+        "changes",
+        "dynamic",
+        "explains",
+        "forgets",
+        "makes",
+        "names",
+        "own",
+        "reads",
+        "single",
+        "steps",
+    )
 
     def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
         self.steps = steps
         self.names = names
         self.changes = any(step.changes_names or step.changes_reading for step in steps)
         self.dynamic = any(step.executes or step.fetches for step in steps)
-        self.reads = [[step] if step.touched and not step.prepares else [] for step in steps]
+        self.explains = any(step.kind == "explain" for step in steps)
+        self.own = [[step] if step.touched and not step.prepares else [] for step in steps]
+        self.reads = list(self.own)
         self.forgets: list[list[tuple[_Named, str, _Token]]] = [[] for _ in steps]
+        self.makes: list[tuple[int, _Named, str, _Token]] = []
         self.single: str | None = None
         if len(steps) == 1 and self.reads[0] and not (self.changes or self.dynamic):
-            self.single = steps[0].statement
+            self.single = _key(steps[0])
 
 
 _Named = dict[str, list[_Token]]
@@ -203,10 +216,6 @@ class _Known:
     shape: Shape
     answers: tuple[tuple[Name, Answer], ...]
     token: _Token
-
-
-class _StaleStatement(Exception):
-    """A prepared statement's names may mean something else by now."""
 
 
 class SessionGate:
@@ -229,6 +238,8 @@ class SessionGate:
         self._visitor = visitor
         self._durable = durable
         self._parsed = prepared
+        self._snapshot: Snapshot | None = None
+        self._class: RecipientClass | None = None
         self._rules: Rules | None = None
         self._answers: dict[Name, Answer] = {}
         self._shape: str | None = None
@@ -283,11 +294,18 @@ class SessionGate:
             return self._forward
         missing = tuple(name for name in analysis.questions if name not in self._answers)
         if missing:
+            try:
+                # the names came in this encoding, so they go in it
+                asked = encode(
+                    _array([name.quoted for name in missing]), settings.get("client_encoding", "")
+                )
+            except UnknownEncoding as problem:
+                return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
             self._asked = (analysis, text, missing)
             return Ask(
                 _RESOLVE,
                 [
-                    _array([name.quoted for name in missing]).encode(),
+                    asked,
                     _array([str(oid) for oid in rules.protected]).encode(),
                     _array([str(oid) for oid in rules.marked]).encode(),
                 ],
@@ -315,27 +333,48 @@ class SessionGate:
         return Forward(encode(known.shape.edit(text), encoding), known.token)
 
     def _kind_now(self) -> tuple[int, RecipientClass | None]:
-        return self._source.current.number, self._visitor.recipient_class
+        return self._source.current.number, self._class
 
     def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:
         """Decide about the statement asked for, now that the server has said what its names are."""
         assert self._asked is not None
         analysis, text, missing = self._asked
         self._asked = None
-        told = [tuple(None if value is None else value.decode() for value in row) for row in rows]
+        encoding = self._visitor.settings.get("client_encoding", "")
+        try:
+            told = [tuple(v if v is None else decode(v, encoding) for v in row) for row in rows]
+        except UnknownEncoding as problem:
+            return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
+        if {row[0] for row in told} != {name.quoted for name in missing}:
+            return self._refuse(
+                Refusal("0A000", "the statement's names cannot be found", "write them in ASCII")
+            )
         self._answers.update(answers(missing, told))
-        return self._decided(analysis, text)
+        verdict = self._decided(analysis, text)
+        for name in missing:
+            # another session may drop what hides a protected relation's name
+            if name.schema is None and not _touches(self._answers.get(name, _NOTHING)):
+                self._answers.pop(name, None)
+        return verdict
 
     def _rules_now(self) -> Rules:
-        rules = self._source.current.rules.get(self._visitor.recipient_class)
-        if rules is None:
-            rules = self._source.current.rules[None]
-        if rules is not self._rules:
-            if self._rules is not None:
-                # what names mean, and what is protected, may be another matter now
-                self._forget()
-            self._rules = rules
-        return rules
+        snapshot = self._source.current
+        if snapshot is self._snapshot and self._rules is not None:
+            return self._rules
+        before, self._snapshot = self._snapshot, snapshot
+        rules_before, self._rules = self._rules, self._look_up(snapshot)
+        if before is not None and rules_before is not None:
+            # what names mean, and what is protected, may be another matter now
+            self._forget()
+            if before.epoch != snapshot.epoch or rules_before.protected != self._rules.protected:
+                for key, extract in list(self._extracts.items()):
+                    if extract.running <= 0:
+                        self._end(key, "complete", None)
+        return self._rules
+
+    def _look_up(self, snapshot: Snapshot) -> Rules:
+        self._class = snapshot.recipients.get(self._visitor.recipient)
+        return snapshot.rules.get(self._class) or snapshot.rules[None]
 
     def _changed(self) -> None:
         """Names and settings may change while what was just sent runs, and at the end of it."""
@@ -351,11 +390,9 @@ class SessionGate:
         decision = decide(analysis, self._answers, self._rules)
         if isinstance(decision, Refusal):
             return self._refuse(decision)
-        loose = any(_may_change(self._answers[name]) for name in analysis.questions)
+        loose = _is_loose(analysis, self._answers)
         token = _Token(decision.statements, self._changes if loose else None)
-        try:
-            self._find_reads(token)
-        except _StaleStatement:
+        if token.dynamic and not self._find_reads(token):
             return self._refuse(_STALE)
         touching = any(token.reads) or any(step.touched for step in decision.statements)
         if touching:
@@ -369,7 +406,7 @@ class SessionGate:
             if owners:
                 self._alarm(owners, decision.statements)
         for at, step in enumerate(decision.statements):
-            self._remember(step, token.names)
+            self._remember(token, at, step)
             self._forgets(token, at, step)
             if step.creates:
                 self._source.learn(step.creates)
@@ -400,8 +437,9 @@ class SessionGate:
         if len(shapes) > _CACHED_STATEMENTS:
             shapes.popitem(last=False)
 
-    def _find_reads(self, token: _Token) -> None:
-        """Find what a statement runs of others, as they are now. Raise _StaleStatement."""
+    def _find_reads(self, token: _Token) -> bool:
+        """Find what a statement runs of others; return whether their names are what they were."""
+        settled = True
         for at, step in enumerate(token.steps):
             others = list(self._cursors.get(step.fetches, ())) if step.fetches else []
             if step.executes:
@@ -409,17 +447,16 @@ class SessionGate:
                 parsed = self._parsed(step.executes.encode())
                 if parsed is not None:
                     others.append(parsed)
-                if any(self._is_stale(other) for other in others):
-                    raise _StaleStatement
+                settled = settled and not any(self._is_stale(other) for other in others)
                 token.changes |= any(other.changes for other in others)
-            if others:
-                own = [step] if step.touched else []
-                token.reads[at] = own + [one for other in others for one in other.reads[0]]
+            token.reads[at] = token.own[at] + [one for other in others for one in other.reads[0]]
+        return settled
 
-    def _remember(self, step: Step, names: int | None) -> None:
+    def _remember(self, token: _Token, at: int, step: Step) -> None:
         for name, known in ((step.prepares, self._prepared), (step.declares, self._cursors)):
-            made = _Token((_as_run(step),), names)
-            if name and (step.touched or made.changes or names is not None):
+            if name:
+                made = _Token((_as_run(step),), token.names)
+                token.makes.append((at, known, name, made))
                 known.setdefault(name, []).append(made)
 
     def _forgets(self, token: _Token, at: int, step: Step) -> None:
@@ -438,7 +475,7 @@ class SessionGate:
                 f'role "{self._visitor.recipient}" is not enrolled as a recipient',
                 "ask the database administrator to enrol it",
             )
-        if any(step.kind == "explain" for step in token.steps):
+        if token.explains:
             return Refusal(
                 "42501",
                 "EXPLAIN of a protected relation is refused",
@@ -474,18 +511,16 @@ class SessionGate:
         return _union(self._cursors, name)
 
     def bound(self, token: _Token | None, values: list[bytes | str | None]) -> bytes | None:
-        """Refuse a statement whose names may mean something else than when it was prepared."""
+        """Refuse a statement that may not be run now, or may mean something else by now."""
         if values:
             self._look_out(values, token)
         if token is None:
             return None
-        stale = self._is_stale(token)
-        if token.dynamic and not stale:
-            try:
-                self._find_reads(token)
-            except _StaleStatement:
-                stale = True
-        return self._refuse(_STALE).response if stale else None
+        self._rules_now()
+        if self._is_stale(token) or (token.dynamic and not self._find_reads(token)):
+            return self._refuse(_STALE).response
+        refusal = self._may_touch(token) if token.single is not None or any(token.reads) else None
+        return None if refusal is None else self._refuse(refusal).response
 
     def starts(self, token: _Token) -> int:
         """Write what is missing of intents; return for how many of them the client must wait."""
@@ -494,12 +529,18 @@ class SessionGate:
             if extract is not None:
                 extract.running += 1
                 return 0
+        if token.dynamic:
+            # what it runs may have been prepared anew since it was bound
+            self._find_reads(token)
+        for _, known, name, made in token.makes:
+            if made not in known.get(name, ()):
+                known.setdefault(name, []).append(made)
         if token.changes:
             self._changed()
         waits = 0
         for steps in token.reads:
             for step in steps:
-                extract = self._extracts.get(step.statement)
+                extract = self._extracts.get(_key(step))
                 if extract is None:
                     extract = self._intend(step)
                     waits += 1
@@ -522,18 +563,16 @@ class SessionGate:
             self._changed()
         if sqlstate is None and step < len(token.forgets):
             for known, name, old in token.forgets[step]:
-                kept = known.get(name, [])
-                if old in kept:
-                    kept.remove(old)
-                if not kept:
-                    known.pop(name, None)
+                _drop(known, name, [old])
+        self._made(token, step, sqlstate)
         # a string that fails takes with it what comes behind
         for later in token.reads[step + 1 :] if sqlstate is not None else ():
             for one in later:
-                if one.statement in self._extracts:
-                    self._extracts[one.statement].running -= 1
+                if _key(one) in self._extracts:
+                    self._extracts[_key(one)].running -= 1
         for index, one in enumerate(token.reads[step] if step < len(token.reads) else ()):
-            extract = self._extracts.get(one.statement)
+            key = _key(one)
+            extract = self._extracts.get(key)
             if extract is None:
                 continue
             extract.running -= 1
@@ -544,14 +583,24 @@ class SessionGate:
                 extract.size += size
             if sqlstate:
                 outcome = "cancelled" if sqlstate == _CANCELLED else "error"
-                self._end(one.statement, outcome, sqlstate)
+                self._end(key, outcome, sqlstate)
             elif tag:
                 extract.executions += 1
                 # a cursor's rows are one extract, in however many pieces they are fetched
                 whole = token.steps[step].fetches is None
                 if whole and extract.run_rows > self._desk.point_rows and extract.running <= 0:
-                    self._end(one.statement, "complete", None)
+                    self._end(key, "complete", None)
                 extract.run_rows = 0
+
+    def _made(self, token: _Token, step: int, sqlstate: str | None) -> None:
+        """Two of one name cannot be: what was made has taken the place of what was there."""
+        for at, known, name, made in token.makes:
+            if sqlstate is None and at == step:
+                tokens = known.get(name, [])
+                later = tokens[tokens.index(made) + 1 :] if made in tokens else tokens
+                known[name] = [made, *later]
+            elif sqlstate is not None and at >= step:
+                _drop(known, name, [made])
 
     def parameter(self, name: str, value: str) -> None:
         """Remember a setting that the server reports."""
@@ -568,17 +617,19 @@ class SessionGate:
 
     def _intend(self, step: Step) -> _Extract:
         if len(self._extracts) >= _OPEN_EXTRACTS:
-            self._end(next(iter(self._extracts)), "complete", None)
+            idle = (key for key, extract in self._extracts.items() if extract.running <= 0)
+            if (oldest := next(idle, None)) is not None:
+                self._end(oldest, "complete", None)
         desk, visitor, snapshot = self._desk, self._visitor, self._source.current
         extract = _Extract(secrets.token_hex(16), self._now())
-        self._extracts[step.statement] = extract
+        self._extracts[_key(step)] = extract
         record = {
             "type": "intent",
             "at": extract.started,
             "extract": extract.identity,
             "session": visitor.session,
             "recipient": visitor.recipient,
-            "class": str(visitor.recipient_class),
+            "class": str(self._class),
             "database": snapshot.database,
             "system": snapshot.system,
             "client": visitor.client,
@@ -590,14 +641,14 @@ class SessionGate:
                 for one in step.touched
             ],
             "epoch": snapshot.epoch,
-            "kind": step.kind,
+            "kind": step.kind if step.kind in _COUNTED else "select",
         }
         desk.counters.add(Count.EXTRACTS)
         desk.spool.append(record, self._durable)
         return extract
 
-    def _end(self, statement: str, outcome: str, sqlstate: str | None) -> None:
-        extract = self._extracts.pop(statement)
+    def _end(self, key: str, outcome: str, sqlstate: str | None) -> None:
+        extract = self._extracts.pop(key)
         self._desk.counters.add(Count.ROWS, extract.rows - extract.told[1])
         record = {
             "type": "outcome",
@@ -623,8 +674,8 @@ class SessionGate:
 
     def finish(self, outcome: str) -> None:
         """End all extracts: the session is over."""
-        for statement, extract in list(self._extracts.items()):
-            self._end(statement, outcome if extract.running > 0 else "complete", None)
+        for key, extract in list(self._extracts.items()):
+            self._end(key, outcome if extract.running > 0 else "complete", None)
 
     def _now(self) -> str:
         return self._desk.now().isoformat(timespec="microseconds").replace("+00:00", "Z")
@@ -678,26 +729,53 @@ def _as_run(step: Step) -> Step:
     return replace(step, prepares=None)
 
 
+def _key(step: Step) -> str:
+    """Return what tells extracts apart: one text may read other relations at another time."""
+    return "\n".join((step.statement, *(repr((one.schema, one.relation)) for one in step.touched)))
+
+
+def _drop(known: _Named, name: str, gone: list[_Token]) -> None:
+    kept = [token for token in known.get(name, ()) if token not in gone]
+    if kept:
+        known[name] = kept
+    else:
+        known.pop(name, None)
+
+
 def _union(known: _Named, name: bytes) -> _Token | None:
-    tokens = known.get(name.decode("utf-8", "replace"))
+    tokens = known.get(name.decode("utf-8", "replace")) if known else None
     if not tokens:
         return None
     if len(tokens) == 1:
         return tokens[0]
-    names = [token.names for token in tokens if token.names is not None]
-    made = _Token(tokens[0].steps, min(names, default=None))
-    made.reads[0] = [step for token in tokens for step in token.reads[0]]
+    names = [one.names for one in tokens if one.names is not None]
+    made = _Token(tuple(step for one in tokens for step in one.steps), min(names, default=None))
+    made.own = [[] for _ in made.steps]
+    made.own[0] = [step for one in tokens for steps in one.reads for step in steps]
+    made.reads = list(made.own)
+    made.makes = [(0, known, name, new) for one in tokens for _, known, name, new in one.makes]
     made.single = None
     return made
 
 
-def _may_change(answer: Answer) -> bool:
+_NOTHING = Answer(0)
+
+
+def _is_loose(analysis: Analysis, answers: Mapping[Name, Answer]) -> bool:
     """Whether a name that was forwarded may come to mean something protected.
 
-    One that does is a marked view's now, and others have got their schema written before them. But
-    there may be none yet, or the session's own may become another.
+    One that does is a marked view's now, and others that are read have got their schema written
+    before them. But there may be none yet, and the session's own may become another.
     """
-    return not (answer.marked or answer.stored) and answer.schema in (None, "pg_temp")
+    returns = {name for one in analysis.statements for name in one.returns if name.schema is None}
+    return any(
+        not _touches(answer) and (answer.schema in (None, "pg_temp") or name in returns)
+        for name, answer in ((name, answers[name]) for name in analysis.questions)
+    )
+
+
+def _touches(answer: Answer) -> bool:
+    return bool(answer.marked or answer.stored)
 
 
 def _sums(extract: _Extract) -> dict[str, object]:

@@ -287,7 +287,7 @@ class Session:
             self._check_start(start, recipient_class)
         if self.client is not None:
             self.client.writelines(login.to_client)
-        self._begin(login, catalog, database, recipient_class, client, server)
+        self._begin(login, catalog, database, client, server)
 
     def _check_start(self, start: Start, recipient_class: RecipientClass | None) -> None:
         if recipient_class is None:
@@ -395,7 +395,6 @@ class Session:
         login: Login,
         catalog: Catalog,
         database: str,
-        recipient_class: RecipientClass | None,
         client: _Pipe,
         server: _Pipe,
     ) -> None:
@@ -406,7 +405,6 @@ class Session:
             visitor = Visitor(
                 self.identity,
                 self.role,
-                recipient_class,
                 database,
                 self.address,
                 login.parameters,

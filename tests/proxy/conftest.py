@@ -20,6 +20,7 @@ from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
 from pgbalise.session import connect
+from tests.proxy.proxied import front, guarded  # noqa: F401 - fixtures
 
 RECIPIENT = "ward_recipient"
 SMALL = """
