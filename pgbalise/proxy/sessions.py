@@ -183,8 +183,9 @@ class Session:
                     fatal("57014", "canceling authentication due to timeout"), "timeout"
                 ) from None
             except PgbaliseError as problem:
+                # who has not logged in yet need not know what is wrong
                 raise _Refused(
-                    fatal("57P03", f"the proxy is not ready: {problem.message}"), problem.message
+                    fatal("57P03", "the proxy is not ready", "see the proxy's log"), problem.message
                 ) from None
         except _Refused as refused:
             self._log("refused", reason=str(refused))
@@ -305,9 +306,12 @@ class Session:
     def _check_certificate(self) -> None:
         assert self.client is not None
         encrypted = self.client.get_extra_info("ssl_object")
-        subject = dict(
-            pair for part in (encrypted.getpeercert() or {}).get("subject", ()) for pair in part
-        )
+        shown = encrypted.getpeercert() if encrypted is not None else None
+        if not shown:
+            raise _Refused(
+                fatal("28000", "connection requires a valid client certificate"), "no certificate"
+            )
+        subject = dict(pair for part in shown.get("subject", ()) for pair in part)
         if subject.get("commonName") != self.role:
             raise _Refused(
                 fatal("28000", f'certificate authentication failed for user "{self.role}"'),

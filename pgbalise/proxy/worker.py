@@ -15,7 +15,7 @@ from psycopg.conninfo import make_conninfo
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
 from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
-from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
+from pgbalise.proxy.config import Config, TlsMode
 from pgbalise.proxy.gate import Desk
 from pgbalise.proxy.metrics import Name as Count
 from pgbalise.proxy.sessions import ALPN, Session, fatal
@@ -399,8 +399,8 @@ def client_context(config: Config) -> ssl.SSLContext:
     context.set_alpn_protocols([ALPN])
     if config.tls.client_ca is not None:
         context.load_verify_locations(config.tls.client_ca)
-        certificates = config.authentication.mode is AuthenticationMode.CERTIFICATE
-        context.verify_mode = ssl.CERT_REQUIRED if certificates else ssl.CERT_OPTIONAL
+        # who has none is told so when the session opens, and not by a broken handshake
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

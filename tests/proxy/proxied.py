@@ -101,9 +101,8 @@ class Proxy:
         """The spool's records in order, of one type and session if given."""
         found = []
         for path in sorted((self.folder / "spool").glob("*.jsonl")):
-            for line in path.read_text().splitlines():
-                if line.endswith("}"):
-                    found.append(json.loads(line))
+            lines = path.read_text().splitlines()
+            found += [json.loads(line) for line in lines if line.endswith("}")]
         return [
             one
             for one in found
