@@ -1,40 +1,56 @@
 """Run the measures and write down what they found.
 
-``python -m bench [NAME...]`` runs all of them, or those named, prints a table as it goes and writes
-``bench/results.json``. After a run of some measures the file keeps what it had of the others. The
-exit status is 1 when a bar does not hold and 2 for a name that is none.
+``python -m bench [NAME...] [--source DIR]`` runs all of them, or those named, prints a table as it
+goes and writes ``bench/results.json``. A measure of somebody else's files needs ``--source``, and
+is left out of a run of all without it. After a run of some measures the file keeps what it had of
+the others. The exit status is 1 when a bar does not hold and 2 for a name that is none or lacks
+its source.
 
-A measure is a module of this package with a function ``measure()`` that returns a list of entries
-``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and ``holds`` are null where there is
-no bar. To add one, name it in MEASURES.
+A measure is a module of this package with a function ``measure()``, or ``measure(source)``, that
+returns a list of entries ``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and
+``holds`` are null where there is no bar. To add one, name it in MEASURES, and in SOURCED when it
+takes a source.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from argparse import ArgumentParser
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-MEASURES = ("tracing", "trace_scale", "throughput", "policy_scale")
+MEASURES = ("tracing", "trace_scale", "throughput", "policy_scale", "proxy", "rewriting", "ledger")
+SOURCED = ("rewriting",)
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 
 
-def main(names: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Run the named measures, or all; return the exit status."""
+    parser = ArgumentParser(prog="bench")
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--source", type=Path, metavar="DIR")
+    given = parser.parse_args(arguments)
+    names, source = given.names, given.source
     unknown = [name for name in names if name not in MEASURES]
     if unknown:
         print(f"bench: no measure {unknown[0]}; there are {', '.join(MEASURES)}", file=sys.stderr)
         return 2
-    kept = _read() if names else []
+    without = [name for name in names if name in SOURCED and source is None]
+    if without:
+        print(f"bench: {without[0]} needs --source; its docstring says which", file=sys.stderr)
+        return 2
+    wanted = names or [name for name in MEASURES if source or name not in SOURCED]
+    kept = _read() if wanted != list(MEASURES) else []
     entries: list[dict[str, Any]] = []
-    for name in dict.fromkeys(names or MEASURES):
+    for name in dict.fromkeys(wanted):
         print(f"\n{name}", flush=True)
         begin = perf_counter()
-        for entry in import_module(f"bench.{name}").measure():
+        options = (source,) if name in SOURCED else ()
+        for entry in import_module(f"bench.{name}").measure(*options):
             if tuple(entry) != FIELDS:
                 raise RuntimeError(f"bench.{name}: an entry has the fields {', '.join(entry)}")
             print(_row(entry), flush=True)

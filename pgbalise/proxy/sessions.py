@@ -183,9 +183,10 @@ class Session:
                     fatal("57014", "canceling authentication due to timeout"), "timeout"
                 ) from None
             except PgbaliseError as problem:
-                # who has not logged in yet need not know what is wrong
+                # it may tell of the server what clients need not know
                 raise _Refused(
-                    fatal("57P03", "the proxy is not ready", "see the proxy's log"), problem.message
+                    fatal("57P03", "the proxy cannot serve this database now", "see its log"),
+                    problem.message,
                 ) from None
         except _Refused as refused:
             self._log("refused", reason=str(refused))
@@ -264,15 +265,6 @@ class Session:
             answers = await self._prove(client, database)
         elif config.authentication.mode is AuthenticationMode.CERTIFICATE:
             self._check_certificate()
-        catalog = await worker.catalog(database)
-        snapshot = catalog.current
-        if catalog.missed >= _STALE:
-            raise _Refused(
-                fatal("57P03", "the proxy cannot read this database's catalog now"), "stale"
-            )
-        recipient_class = snapshot.recipients.get(self.role)
-        if snapshot.protected:
-            self._check_start(start, recipient_class)
         server = _Pipe()
         self.server = await worker.connect(server)
         self.server.write(start.data)
@@ -282,8 +274,20 @@ class Session:
                 answers.bind(end_point(certificate.getpeercert(binary_form=True)))
         login = Login(newest=start.newest, unspoken=start.unspoken, answers=answers)
         await self._both(login, client, server)
-        if login.done:
-            self._begin(login, catalog, database, client, server)
+        if not login.done:
+            return
+        # only now, so that what is wrong with the login is told in the server's own words
+        catalog = await worker.catalog(database)
+        if catalog.missed >= _STALE:
+            raise _Refused(
+                fatal("57P03", "the proxy cannot read this database's catalog now"), "stale"
+            )
+        recipient_class = catalog.current.recipients.get(self.role)
+        if catalog.current.protected:
+            self._check_start(start, recipient_class)
+        if self.client is not None:
+            self.client.writelines(login.to_client)
+        self._begin(login, catalog, database, client, server)
 
     def _check_start(self, start: Start, recipient_class: RecipientClass | None) -> None:
         if recipient_class is None:
@@ -380,10 +384,11 @@ class Session:
                             fatal(problem.sqlstate, problem.message), "upstream"
                         ) from None
                     reads[self._loop.create_task(side.read())] = (side, take)
-                self.client.writelines(login.to_client)
                 self.server.writelines(login.to_server)
-                login.to_client.clear()
                 login.to_server.clear()
+                if not login.done:
+                    self.client.writelines(login.to_client)
+                    login.to_client.clear()
         finally:
             for task in reads:
                 task.cancel()

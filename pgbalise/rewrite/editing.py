@@ -194,6 +194,9 @@ def _touched(
     touched: set[Protected] = set()
     for _, name, _ in statement.reads:
         touched |= _reached(name, answers[name], rules)
+    for name in statement.targets:
+        if answers[name].answering and answers[name].stored:
+            raise _Refused(_answering(name))
     for name in statement.returns:
         answer = answers[name]
         if answer.stored:
@@ -236,6 +239,15 @@ def _reached(name: Name, answer: Answer, rules: Rules) -> set[Protected]:
         )
     if answer.oid in rules.protected:
         return {rules.protected[answer.oid]}
+    for oid in answer.stored:
+        if oid in rules.opaque and rules.enrolled:
+            raise _Refused(
+                Refusal(
+                    DENIED,
+                    f"{name} may not be read: {rules.opaque[oid]}",
+                    "Query the relations themselves; they are marked.",
+                )
+            )
     if stored:
         behind = tuple(sorted(stored, key=lambda p: (p.schema, p.relation)))
         raise _Refused(
@@ -246,6 +258,14 @@ def _reached(name: Name, answer: Answer, rules: Rules) -> set[Protected]:
             )
         )
     return reached
+
+
+def _answering(name: Name) -> Refusal:
+    return Refusal(
+        DENIED,
+        f"writing {name} is refused: a rule of it may give stored values",
+        "Query the relation itself; the rule is for the relation's owner to change.",
+    )
 
 
 def _returning(name: Name, rules: Rules) -> Refusal:

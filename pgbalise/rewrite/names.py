@@ -55,6 +55,8 @@ class Rules:
     nothing else is held against it. ``allowed`` are functions taking SQL as text that the
     administrator allows. ``attributes`` are those of ``functions`` that take one argument of a
     row type or a polymorphic one, because ``row.name`` calls them too; None means all of them.
+    ``opaque`` are views and tables by oid whose query or policy calls one of ``functions``, with
+    the reason: they may not be read. RESOLVE is given them among the protected relations.
     """
 
     protected: Mapping[int, Protected]
@@ -65,6 +67,7 @@ class Rules:
     enrolled: bool
     allowed: frozenset[str]
     attributes: frozenset[str] | None = None
+    opaque: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +96,14 @@ class Answer:
     ``oid`` is 0 when there is no such relation. ``marked`` are the oids of the marked views that
     it is or reaches, ``stored`` those of the protected relations that it is or reaches without a
     marked view in between. ``schema`` is where it was found, "pg_temp" for the session's own.
+    ``answering``: whoever writes it may be given rows by a rule.
     """
 
     oid: int
     marked: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
     schema: str | None = field(default=None, compare=False)
+    answering: bool = False
 
 
 def quote_name(name: str) -> str:

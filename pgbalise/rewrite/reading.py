@@ -83,10 +83,10 @@ class Statement:
             self.changes is not None
             and not self.changes
             and self.refusal is None
-            and not (self.reads or self.columns or self.returns)
+            and not (self.reads or self.columns or self.targets)
             and not (self.prepares or self.executes or self.declares)
             and not (self.fetches or self.closes or self.deallocates)
-            and not (self.changes_reading or (self.explain and self.targets))
+            and not self.changes_reading
         )
 
     def constant_texts(self) -> tuple[str, ...]:

@@ -78,24 +78,34 @@ SELECT f.quoted,
                     THEN 'pg_temp' ELSE n.nspname::pg_catalog.text END
           FROM pg_catalog.pg_class AS c
           JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-         WHERE c.oid OPERATOR(pg_catalog.=) f.oid)
+         WHERE c.oid OPERATOR(pg_catalog.=) f.oid),
+       EXISTS (SELECT FROM reach AS r
+                 JOIN pg_catalog.pg_rewrite AS w ON w.ev_class OPERATOR(pg_catalog.=) r.oid
+                WHERE r.root OPERATOR(pg_catalog.=) f.oid AND NOT r.above
+                  AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"
+                  AND pg_catalog.strpos(w.ev_action::pg_catalog.text, ':commandType 1 ')
+                      OPERATOR(pg_catalog.>) 0
+              )::pg_catalog.text
   FROM found AS f
 """
 """One statement, for the client's session: what names are and which protected data they reach.
 
-Parameters: $1 text[], ``quoted`` of the names; $2 oid[], the protected relations; $3 oid[], the
-marked views. Every name and operator is qualified, so nothing that the client made can stand in
-for it, and no privilege on the schemas is needed. Reach goes through rules, policies, partitions
-and inheritance: downwards to what is read, upwards from a partition to what it is part of, and
-never past a protected relation or a marked view. For PostgreSQL 13 and later.
+Parameters: $1 text[], ``quoted`` of the names; $2 oid[], the protected and the opaque relations;
+$3 oid[], the marked views. Every name and operator is qualified, so nothing that the client made
+can stand in for it, and no privilege on the schemas is needed. Reach goes through rules, policies,
+partitions and inheritance: downwards to what is read, upwards from a partition to what it is part
+of, and never past a protected relation or a marked view. A rule on a write gives rows when a SELECT
+is among its actions; one that is part of another action counts too. For PostgreSQL 13 and later.
 """
 
 
 def answers(names: Iterable[Name], rows: Iterable[Sequence[str | None]]) -> dict[Name, Answer]:
     """Return what RESOLVE's rows (values as text) say of each name."""
     found = {}
-    for quoted, oid, marked, stored, schema in rows:
-        found[quoted] = Answer(int(oid or 0), _oids(marked), _oids(stored), schema)
+    for quoted, oid, marked, stored, schema, answering in rows:
+        found[quoted] = Answer(
+            int(oid or 0), _oids(marked), _oids(stored), schema, answering == "true"
+        )
     return {name: found.get(name.quoted, Answer(0)) for name in names}
 
 

@@ -284,7 +284,7 @@ def test_a_server_with_another_certificate_is_not_talked_to(site: Site, tmp_path
     other = Authority(tmp_path, site.host)
     upstream = site.upstream().replace(str(site.authority.ca), str(other.ca))
     with door(site, tmp_path, upstream) as made:
-        assert "the proxy is not ready" in refusal(made, "open")
+        assert "the proxy cannot serve" in refusal(made, "open")
         assert "SSL error" in made.log
 
 

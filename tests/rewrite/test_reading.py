@@ -79,10 +79,11 @@ HOSPITAL, BARE = Name("hospital", "patient"), Name(None, "patient")
         ("DELETE FROM t WHERE x IN (TABLE patient)", {BARE}),
         ("MERGE INTO t USING patient ON t.id = patient.id WHEN MATCHED THEN DELETE", {BARE}),
         ("MERGE INTO t USING s ON true WHEN MATCHED AND (TABLE patient) THEN DELETE", {BARE}),
-        # targets and utilities are the server's matter
-        ("INSERT INTO patient VALUES (1)", set()),
-        ("UPDATE patient SET x = 1 WHERE y = 2", set()),
-        ("DELETE FROM hospital.patient", set()),
+        # what is written may have rules that answer
+        ("INSERT INTO patient VALUES (1)", {BARE}),
+        ("UPDATE patient SET x = 1 WHERE y = 2", {BARE}),
+        ("DELETE FROM hospital.patient", {Name("hospital", "patient")}),
+        # utilities are the server's matter
         ("TRUNCATE patient", set()),
         ("LOCK TABLE patient", set()),
         ("ANALYZE patient", set()),
@@ -118,7 +119,7 @@ HOSPITAL, BARE = Name("hospital", "patient"), Name(None, "patient")
         ("CALL p((SELECT 1 FROM patient))", {BARE}),
     ],
 )
-def test_names_that_are_read_are_asked_about(
+def test_names_that_are_read_or_written_are_asked_about(
     recipient_rules: Rules, sql: str, questions: set[Name]
 ) -> None:
     assert analyse(sql, recipient_rules).questions == questions
