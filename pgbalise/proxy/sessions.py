@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ALPN = "postgresql"
 """The application protocol of direct TLS."""
 _GREATEST_ANSWER = 1 + m.PG_MAX_AUTH_TOKEN_LENGTH
+_FAREWELL_SECONDS = 2
 _STALE = 12
 """So many refreshes missed in a row, and what the catalog says is too old to let anyone in."""
 
@@ -163,6 +164,7 @@ class Session:
         self.server: asyncio.Transport | None = None
         self._client_paused = 0
         self._server_paused = 0
+        self.outdated = False
         self._ready = False
         self._closed = False
 
@@ -458,8 +460,8 @@ class Session:
         elif self._client_paused:
             self.resume_client(2)
         if relay.over:
-            self.close("complete")
-        elif self._worker.draining:
+            self.close("disconnected" if relay.busy else "complete")
+        elif self._worker.draining or self.outdated:
             self.drain()
 
     def _durable(self, problem: SpoolProblem | None) -> None:
@@ -525,11 +527,15 @@ class Session:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """End the session because the proxy stops."""
+        """End the session because the proxy stops, or because more is protected now."""
+        if self._closed:
+            return
         if not self._ready:
             self.close("disconnected")
             return
-        self._end(fatal("57P01", "terminating connection: the proxy is stopping"), "complete")
+        why = "the proxy is stopping" if self._worker.draining else "more is protected now"
+        outcome = "disconnected" if self.relay.busy else "complete"
+        self._end(fatal("57P01", f"terminating connection: {why}", "connect again"), outcome)
 
     def _end(self, response: bytes, outcome: str) -> None:
         if self.client is not None and not self.client.is_closing():
@@ -565,6 +571,24 @@ class Session:
         """Tell the ledger how far extracts are that have not ended."""
         if self._ready:
             self.gate.progress()
+
+
+async def turn_away(
+    loop: asyncio.AbstractEventLoop, connection: socket.socket, response: bytes
+) -> None:
+    """Read what a client asks for, say no, and close its connection."""
+    opening = Opening(tls=False)
+    with contextlib.closing(connection), contextlib.suppress(OSError, ProtocolViolation):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            step: object = None
+            while not isinstance(step, Start | Cancel):
+                data = await loop.sock_recv(connection, max(opening.wanted, 1))
+                if not data:
+                    return
+                step = opening.receive(data)
+                if isinstance(step, Answer):
+                    await loop.sock_sendall(connection, step.data)
+            await loop.sock_sendall(connection, response)
 
 
 class _Answers:
