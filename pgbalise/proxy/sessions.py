@@ -167,6 +167,9 @@ class Session:
         self.outdated = False
         self._ready = False
         self._closed = False
+        self._bytes_to_client = 0
+        self._bytes_to_server = 0
+        self._held_since: float | None = None
 
     # opening
 
@@ -447,14 +450,18 @@ class Session:
         out = relay.to_server
         if out:
             relay.to_server = []
-            self._to_server(out[0] if len(out) == 1 else b"".join(out))
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._bytes_to_server += len(data)
+            self._to_server(data)
         out = relay.to_client
         if out:
             if relay.holding:
-                self.pause_server(2)
+                self._hold()
             else:
                 relay.to_client = []
-                self._to_client(out[0] if len(out) == 1 else b"".join(out))
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self._bytes_to_client += len(data)
+                self._to_client(data)
         if relay.blocked:
             self.pause_client(2)
         elif self._client_paused:
@@ -463,6 +470,27 @@ class Session:
             self.close("disconnected" if relay.busy else "complete")
         elif self._worker.draining or self.outdated:
             self.drain()
+
+    def _hold(self) -> None:
+        """Rows are there, and their intent is not on the disk."""
+        if self._held_since is None:
+            self._held_since = self._loop.time()
+            self._worker.counters.add(Count.SESSIONS_WAITING)
+            self.pause_server(2)
+
+    def _let_go(self) -> None:
+        if self._held_since is not None:
+            waited = self._loop.time() - self._held_since
+            self._held_since = None
+            self._worker.counters.add(Count.SESSIONS_WAITING, -1)
+            self._worker.counters.add(Count.INTENT_WAIT_NANOSECONDS, int(waited * 1e9))
+            self.resume_server(2)
+
+    def _tell_bytes(self) -> None:
+        counters = self._worker.counters
+        counters.add(Count.BYTES_TO_CLIENT, self._bytes_to_client)
+        counters.add(Count.BYTES_TO_SERVER, self._bytes_to_server)
+        self._bytes_to_client = self._bytes_to_server = 0
 
     def _durable(self, problem: SpoolProblem | None) -> None:
         """An intent is on the disk, or cannot be. Called by the thread that writes."""
@@ -485,7 +513,7 @@ class Session:
             return
         self.relay.holding -= 1
         if not self.relay.holding:
-            self.resume_server(2)
+            self._let_go()
             self.flush()
 
     def pause_server(self, reason: int) -> None:
@@ -560,6 +588,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        self._tell_bytes()
+        self._let_go()
         if self._ready:
             self.gate.finish(outcome)
         for transport in (self.server, self.client):
@@ -570,6 +600,7 @@ class Session:
     def tick(self) -> None:
         """Tell the ledger how far extracts are that have not ended."""
         if self._ready:
+            self._tell_bytes()
             self.gate.progress()
 
 

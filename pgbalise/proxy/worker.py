@@ -240,10 +240,15 @@ class Worker:
             task.result().rest()
 
     async def _tick(self) -> None:
+        seconds = 0
         while True:
-            await asyncio.sleep(self.config.ledger.outcome_seconds)
-            for session in list(self._sessions):
-                session.tick()
+            await asyncio.sleep(1)
+            self.counters.set(Count.SPOOL_PROBLEM, int(self.desk.spool.problem is not None))
+            seconds += 1
+            if seconds >= self.config.ledger.outcome_seconds:
+                seconds = 0
+                for session in list(self._sessions):
+                    session.tick()
 
     # the server
 

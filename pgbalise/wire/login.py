@@ -123,8 +123,9 @@ class Login:
         if kind == Backend.AUTHENTICATION and len(body) >= 4 and self._state is _State.SERVER:
             self._authentication(whole, body)
         elif kind == Backend.PARAMETER_STATUS:
-            name, value, *_ = (*body.split(b"\0"), b"", b"")
-            self.parameters[name.decode()] = value.decode("utf-8", "surrogateescape")
+            text = body.decode("utf-8", "surrogateescape")
+            name, value, *_ = (*text.split("\0"), "", "")
+            self.parameters[name] = value
             self.to_client.append(whole)
         elif kind == Backend.ERROR_RESPONSE:
             self.refused = True

@@ -125,8 +125,12 @@ def message(kind: int, body: bytes = b"") -> bytes:
 
 
 def string(value: str | bytes) -> bytes:
-    """Return a NUL-terminated string."""
-    return (value.encode() if isinstance(value, str) else value) + b"\0"
+    """Return a NUL-terminated string; what was no UTF-8 goes back to its bytes."""
+    return (_encoded(value) if isinstance(value, str) else value) + b"\0"
+
+
+def _encoded(value: str) -> bytes:
+    return value.encode("utf-8", "surrogateescape")
 
 
 def query(sql: bytes) -> bytes:
@@ -212,9 +216,15 @@ def negotiate_protocol_version(version: int, options: Sequence[str]) -> bytes:
 
 
 def read_negotiation(body: bytes) -> tuple[int, list[str]]:
-    """Return the version and the options of a NegotiateProtocolVersion's body."""
+    """Return the version and the options of a NegotiateProtocolVersion's body.
+
+    Raise ValueError when it is malformed.
+    """
+    if len(body) < _pair.size:
+        raise ValueError("a NegotiateProtocolVersion message is cut")
     version, count = _pair.unpack_from(body)
-    return version, [option.decode() for option in body[8:].split(b"\0")[:count]]
+    options = body[_pair.size :].split(b"\0")[:count]
+    return version, [option.decode("utf-8", "surrogateescape") for option in options]
 
 
 def text_row(body: bytes) -> tuple[bytes | None, ...]:

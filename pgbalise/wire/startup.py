@@ -17,6 +17,8 @@ _head = Struct("!II")
 _TLS_HANDSHAKE = 0x16
 """The first byte of a TLS ClientHello: direct TLS, without an SSLRequest."""
 
+_NAME_BYTES = 63
+"""src/include/pg_config_manual.h, NAMEDATALEN - 1."""
 _PROTOCOL_OPTION = b"_pq_."
 
 
@@ -183,6 +185,11 @@ def _start(packet: bytes) -> Start:
         raise ProtocolViolation(
             "no PostgreSQL user name specified in startup packet", sqlstate="28000"
         )
+    if any(len(value) > _NAME_BYTES for name, value in pairs if name in (b"user", b"database")):
+        # some servers cut them, and what they then mean is another role's or database's name
+        raise ProtocolViolation(
+            f"the name of a role or a database has at most {_NAME_BYTES} bytes", sqlstate="42622"
+        )
     if parameters.get("replication", "").lower() not in ("", "false", "off", "no", "0", "f", "n"):
         raise ProtocolViolation(
             "replication connections cannot be marked and are refused by this proxy",
@@ -209,6 +216,8 @@ def _text(value: bytes) -> str:
     return value.decode("utf-8", "surrogateescape")
 
 
+_TAKES_VALUE = frozenset("BcCDdfhkNprStvW-")
+"""Switches with a value in process_postgres_switches() of src/backend/tcop/postgres.c."""
 _NOT_SETTINGS = frozenset({"user", "database", "options", "replication"})
 
 
@@ -216,14 +225,14 @@ def _settings(parameters: Mapping[str, str]) -> dict[str, str]:
     found = {name.lower(): value for name, value in parameters.items() if name not in _NOT_SETTINGS}
     words = iter(_words(parameters.get("options", "")))
     for word in words:
-        if word.startswith("--"):
-            setting = word[2:]
-        elif word.startswith("-c"):
-            setting = word[2:] or next(words, "")
-        else:
+        # getopt() reads several letters in one word, up to one that takes a value
+        at = next((at for at, letter in enumerate(word) if at and letter in _TAKES_VALUE), None)
+        if at is None or word[0] != "-":
             continue
-        name, _, value = setting.partition("=")
-        found[name.strip().replace("-", "_").lower()] = value
+        value = word[at + 1 :] or next(words, "")
+        if word[at] in "c-":
+            name, _, value = value.partition("=")
+            found[name.strip().replace("-", "_").lower()] = value
     return found
 
 

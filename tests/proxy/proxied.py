@@ -99,7 +99,7 @@ class Proxy:
 
     def records(self, kind: str = "", session: str | None = None) -> list[dict[str, Any]]:
         """The spool's records in order, of one type and session if given."""
-        found = []
+        found: list[dict[str, Any]] = []
         for path in sorted((self.folder / "spool").glob("*.jsonl")):
             lines = path.read_text().splitlines()
             found += [json.loads(line) for line in lines if line.endswith("}")]
