@@ -361,6 +361,9 @@ class SessionGate:
         snapshot = self._source.current
         if snapshot is self._snapshot and self._rules is not None:
             return self._rules
+        if not snapshot.rules and self._rules is not None:
+            # what was protected is as good as protected after the catalog was dropped
+            return self._rules
         before, self._snapshot = self._snapshot, snapshot
         rules_before, self._rules = self._rules, self._look_up(snapshot)
         if before is not None and rules_before is not None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ALPN = "postgresql"
 """The application protocol of direct TLS."""
 _GREATEST_ANSWER = 1 + m.PG_MAX_AUTH_TOKEN_LENGTH
+_FAREWELL_SECONDS = 2
 _STALE = 12
 """So many refreshes missed in a row, and what the catalog says is too old to let anyone in."""
 
@@ -163,6 +164,7 @@ class Session:
         self.server: asyncio.Transport | None = None
         self._client_paused = 0
         self._server_paused = 0
+        self.outdated = False
         self._ready = False
         self._closed = False
         self._bytes_to_client = 0
@@ -313,9 +315,12 @@ class Session:
     def _check_certificate(self) -> None:
         assert self.client is not None
         encrypted = self.client.get_extra_info("ssl_object")
-        subject = dict(
-            pair for part in (encrypted.getpeercert() or {}).get("subject", ()) for pair in part
-        )
+        shown = encrypted.getpeercert() if encrypted is not None else None
+        if not shown:
+            raise _Refused(
+                fatal("28000", "connection requires a valid client certificate"), "no certificate"
+            )
+        subject = dict(pair for part in shown.get("subject", ()) for pair in part)
         if subject.get("commonName") != self.role:
             raise _Refused(
                 fatal("28000", f'certificate authentication failed for user "{self.role}"'),
@@ -467,8 +472,8 @@ class Session:
         elif self._client_paused:
             self.resume_client(2)
         if relay.over:
-            self.close("complete")
-        elif self._worker.draining:
+            self.close("disconnected" if relay.busy else "complete")
+        elif self._worker.draining or self.outdated:
             self.drain()
 
     def _hold(self) -> None:
@@ -555,11 +560,15 @@ class Session:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """End the session because the proxy stops."""
+        """End the session because the proxy stops, or because more is protected now."""
+        if self._closed:
+            return
         if not self._ready:
             self.close("disconnected")
             return
-        self._end(fatal("57P01", "terminating connection: the proxy is stopping"), "complete")
+        why = "the proxy is stopping" if self._worker.draining else "more is protected now"
+        outcome = "disconnected" if self.relay.busy else "complete"
+        self._end(fatal("57P01", f"terminating connection: {why}", "connect again"), outcome)
 
     def _end(self, response: bytes, outcome: str) -> None:
         if self.client is not None and not self.client.is_closing():
@@ -598,6 +607,24 @@ class Session:
         if self._ready:
             self._tell_bytes()
             self.gate.progress()
+
+
+async def turn_away(
+    loop: asyncio.AbstractEventLoop, connection: socket.socket, response: bytes
+) -> None:
+    """Read what a client asks for, say no, and close its connection."""
+    opening = Opening(tls=False)
+    with contextlib.closing(connection), contextlib.suppress(OSError, ProtocolViolation):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            step: object = None
+            while not isinstance(step, Start | Cancel):
+                data = await loop.sock_recv(connection, max(opening.wanted, 1))
+                if not data:
+                    return
+                step = opening.receive(data)
+                if isinstance(step, Answer):
+                    await loop.sock_sendall(connection, step.data)
+            await loop.sock_sendall(connection, response)
 
 
 class _Answers:
