@@ -96,12 +96,14 @@ class Answer:
     ``oid`` is 0 when there is no such relation. ``marked`` are the oids of the marked views that
     it is or reaches, ``stored`` those of the protected relations that it is or reaches without a
     marked view in between. ``answering``: whoever writes it may be given rows by a rule.
+    ``parent``: other relations inherit from it or are its partitions, so ONLY means something.
     """
 
     oid: int
     marked: tuple[int, ...] = ()
     stored: tuple[int, ...] = ()
     answering: bool = False
+    parent: bool = False
 
 
 def quote_name(name: str) -> str:
