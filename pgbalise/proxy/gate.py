@@ -232,12 +232,14 @@ class SessionGate:
         visitor: Visitor,
         durable: Callable[[SpoolProblem | None], None],
         prepared: Callable[[bytes], _Token | None],
+        portal: Callable[[bytes], _Token | None] = lambda _: None,
     ) -> None:
         self._desk = desk
         self._source = source
         self._visitor = visitor
         self._durable = durable
         self._parsed = prepared
+        self._bound = portal
         self._snapshot: Snapshot | None = None
         self._class: RecipientClass | None = None
         self._rules: Rules | None = None
@@ -444,6 +446,9 @@ class SessionGate:
         settled = True
         for at, step in enumerate(token.steps):
             others = list(self._cursors.get(step.fetches, ())) if step.fetches else []
+            if step.fetches and (bound := self._bound(step.fetches.encode())) is not None:
+                # FETCH reads what the client bound to a portal like any cursor
+                others.append(bound)
             if step.executes:
                 others += self._prepared.get(step.executes, ())
                 parsed = self._parsed(step.executes.encode())

@@ -417,7 +417,9 @@ class Session:
                 self.address,
                 login.parameters,
             )
-            self.gate = SessionGate(worker.desk, catalog, visitor, self._durable, self._prepared)
+            self.gate = SessionGate(
+                worker.desk, catalog, visitor, self._durable, self._prepared, self._portal
+            )
         else:
             self.gate = Passage()
         self.relay = Relay(self.gate, statement_bytes=worker.config.limits.statement_bytes)
@@ -441,6 +443,9 @@ class Session:
 
     def _prepared(self, name: bytes) -> Any:
         return self.relay.prepared(name)
+
+    def _portal(self, name: bytes) -> Any:
+        return self.relay.portal(name)
 
     # moving bytes
 
