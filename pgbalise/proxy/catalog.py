@@ -91,6 +91,10 @@ SELECT p.proname::text, l.lanname::text,
 """
 _SQL_BODY_SINCE = 140000
 
+_VERIFIER = """
+SELECT rolpassword FROM pg_catalog.pg_authid
+ WHERE rolname = $1::text AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())
+"""
 
 _numbers = count(1)
 
@@ -113,6 +117,13 @@ class Snapshot:
         """Whether any relation is protected here."""
         return any(rules.names for rules in self.rules.values())
 
+    @cached_property
+    def relations(self) -> frozenset[int]:
+        """What is protected, and the marked views, by oid."""
+        return frozenset(
+            oid for rules in self.rules.values() for oid in (*rules.protected, *rules.marked)
+        )
+
 
 class Catalog:
     """A database's snapshot, kept up to date. Methods that read block: call them in a thread."""
@@ -129,6 +140,7 @@ class Catalog:
         self._learned: set[str] = set()
         self.current = Snapshot(next(_numbers), database, "", 0, {}, {})
         self.missed = 0
+        self._reconfigured = False
 
     @property
     def connected(self) -> bool:
@@ -138,6 +150,10 @@ class Catalog:
     def refresh(self) -> bool:
         """Read what has changed; return whether anything had. Raise DatabaseProblem."""
         with self._reading:
+            if self._reconfigured:
+                self._reconfigured = False
+                self._close()
+                self._seen = None
             try:
                 changed = self._refresh()
             except DatabaseProblem:
@@ -161,6 +177,12 @@ class Catalog:
         }
         return replace(snapshot, number=next(_numbers), rules=rules)
 
+    def configure(self, dsn: str, allowed: frozenset[str]) -> None:
+        """Connect by this string, and allow these functions, from the next refresh on."""
+        if (dsn, allowed) != (self._dsn, self._allowed):
+            self._dsn, self._allowed = dsn, allowed
+            self._reconfigured = True
+
     def rest(self) -> None:
         """Close the connection, unless it is in use; the next refresh opens another."""
         if self._reading.acquire(blocking=False):
@@ -176,12 +198,12 @@ class Catalog:
     def verifier(self, role: str) -> str | None:
         """Return what the server stores of a role's password, None for a role without."""
         with self._reading:
-            session = self._connected()
-            rows = session.fetch(
-                "SELECT rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1::text"
-                " AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())",
-                role,
-            )
+            try:
+                rows = self._connected().fetch(_VERIFIER, role)
+            except DatabaseProblem:
+                # the server may have been restarted since
+                self._close()
+                rows = self._connected().fetch(_VERIFIER, role)
         return rows[0][0] if rows else None
 
     def beacons(self) -> Beacons:

@@ -232,17 +232,18 @@ class SessionGate:
         visitor: Visitor,
         durable: Callable[[SpoolProblem | None], None],
         prepared: Callable[[bytes], _Token | None],
+        portal: Callable[[bytes], _Token | None] = lambda _: None,
     ) -> None:
         self._desk = desk
         self._source = source
         self._visitor = visitor
         self._durable = durable
         self._parsed = prepared
+        self._bound = portal
         self._snapshot: Snapshot | None = None
         self._class: RecipientClass | None = None
         self._rules: Rules | None = None
         self._answers: dict[Name, Answer] = {}
-        self._shape: str | None = None
         self._shown: tuple[str, ...] = ()
         self._asked: tuple[Analysis, str, tuple[Name, ...]] | None = None
         self._changes = 0
@@ -314,8 +315,7 @@ class SessionGate:
 
     def _shaped(self, text: str) -> Verdict | None:
         """Decide as for a statement that differed in its constants only, if there was one."""
-        self._shape = shape_text(text)
-        known = self._desk.shapes.get((*self._kind_now(), self._shape))
+        known = self._desk.shapes.get((*self._kind_now(), shape_text(text)))
         if known is None or not known.shape.fits(text):
             return None
         if any(self._answers.get(name) != answer for name, answer in known.answers):
@@ -360,6 +360,9 @@ class SessionGate:
     def _rules_now(self) -> Rules:
         snapshot = self._source.current
         if snapshot is self._snapshot and self._rules is not None:
+            return self._rules
+        if not snapshot.rules and self._rules is not None:
+            # what was protected is as good as protected after the catalog was dropped
             return self._rules
         before, self._snapshot = self._snapshot, snapshot
         rules_before, self._rules = self._rules, self._look_up(snapshot)
@@ -419,18 +422,19 @@ class SessionGate:
         if not edited:
             counted = touching or token.changes or token.dynamic or token.names is not None
             return Forward(None, token) if counted or any(token.forgets) else self._forward
-        if token.single is not None and token.names is None and self._shape is not None:
-            self._keep_shape(self._shape, analysis, decision, token)
+        if token.single is not None and token.names is None and not self._unsettled:
+            self._keep_shape(analysis, decision, token)
         encoding = self._visitor.settings.get("client_encoding", "")
         try:
             return Forward(encode(decision.sql, encoding), token)
         except UnknownEncoding as problem:
             return self._refuse(Refusal("0A000", str(problem), "set client_encoding to UTF8"))
 
-    def _keep_shape(self, text: str, analysis: Analysis, decision: Decision, token: _Token) -> None:
-        shape = shape_of(text, analysis, decision)
-        if shape is None:
+    def _keep_shape(self, analysis: Analysis, decision: Decision, token: _Token) -> None:
+        found = shape_of(analysis, decision)
+        if found is None:
             return
+        text, shape = found
         shapes = self._desk.shapes
         answers = tuple((name, self._answers[name]) for name in analysis.questions)
         shapes[(*self._kind_now(), text)] = _Known(shape, answers, token)
@@ -442,6 +446,9 @@ class SessionGate:
         settled = True
         for at, step in enumerate(token.steps):
             others = list(self._cursors.get(step.fetches, ())) if step.fetches else []
+            if step.fetches and (bound := self._bound(step.fetches.encode())) is not None:
+                # FETCH reads what the client bound to a portal like any cursor
+                others.append(bound)
             if step.executes:
                 others += self._prepared.get(step.executes, ())
                 parsed = self._parsed(step.executes.encode())

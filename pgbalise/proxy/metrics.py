@@ -51,8 +51,7 @@ class Name(IntEnum):
     BYTES_TO_SERVER = auto()
     ANALYSES = auto()
     ANALYSIS_CACHE_HITS = auto()
-    ANALYSIS_NANOSECONDS = auto()
-    INTENTS_WAITING = auto()
+    SESSIONS_WAITING = auto()
     INTENT_WAIT_NANOSECONDS = auto()
     SPOOL_PROBLEM = auto()
     SPOOL_BYTES_WAITING = auto()
@@ -110,12 +109,9 @@ METRICS: Final[dict[Name, Metric]] = {
     Name.ANALYSIS_CACHE_HITS: Metric(
         "analysis_cache_hits_total", "Statements known from an earlier analysis."
     ),
-    Name.ANALYSIS_NANOSECONDS: Metric(
-        "analysis_seconds_total", "Time spent on parsing statements.", per_second=True
-    ),
-    Name.INTENTS_WAITING: Metric("intents_waiting", "Intents not yet on disk."),
+    Name.SESSIONS_WAITING: Metric("sessions_waiting", "Sessions whose rows wait for the disk."),
     Name.INTENT_WAIT_NANOSECONDS: Metric(
-        "intent_wait_seconds_total", "Time between an intent and its fsync.", per_second=True
+        "intent_wait_seconds_total", "Time that rows waited for the disk.", per_second=True
     ),
     Name.SPOOL_PROBLEM: Metric("spool_problem", "Processes that cannot write to the spool."),
     Name.SPOOL_BYTES_WAITING: Metric("spool_bytes_waiting", "Bytes not yet delivered."),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ALPN = "postgresql"
 """The application protocol of direct TLS."""
 _GREATEST_ANSWER = 1 + m.PG_MAX_AUTH_TOKEN_LENGTH
+_FAREWELL_SECONDS = 2
 _STALE = 12
 """So many refreshes missed in a row, and what the catalog says is too old to let anyone in."""
 
@@ -163,8 +164,12 @@ class Session:
         self.server: asyncio.Transport | None = None
         self._client_paused = 0
         self._server_paused = 0
+        self.outdated = False
         self._ready = False
         self._closed = False
+        self._bytes_to_client = 0
+        self._bytes_to_server = 0
+        self._held_since: float | None = None
 
     # opening
 
@@ -310,9 +315,12 @@ class Session:
     def _check_certificate(self) -> None:
         assert self.client is not None
         encrypted = self.client.get_extra_info("ssl_object")
-        subject = dict(
-            pair for part in (encrypted.getpeercert() or {}).get("subject", ()) for pair in part
-        )
+        shown = encrypted.getpeercert() if encrypted is not None else None
+        if not shown:
+            raise _Refused(
+                fatal("28000", "connection requires a valid client certificate"), "no certificate"
+            )
+        subject = dict(pair for part in shown.get("subject", ()) for pair in part)
         if subject.get("commonName") != self.role:
             raise _Refused(
                 fatal("28000", f'certificate authentication failed for user "{self.role}"'),
@@ -409,7 +417,9 @@ class Session:
                 self.address,
                 login.parameters,
             )
-            self.gate = SessionGate(worker.desk, catalog, visitor, self._durable, self._prepared)
+            self.gate = SessionGate(
+                worker.desk, catalog, visitor, self._durable, self._prepared, self._portal
+            )
         else:
             self.gate = Passage()
         self.relay = Relay(self.gate, statement_bytes=worker.config.limits.statement_bytes)
@@ -434,6 +444,9 @@ class Session:
     def _prepared(self, name: bytes) -> Any:
         return self.relay.prepared(name)
 
+    def _portal(self, name: bytes) -> Any:
+        return self.relay.portal(name)
+
     # moving bytes
 
     def flush(self) -> None:
@@ -442,22 +455,47 @@ class Session:
         out = relay.to_server
         if out:
             relay.to_server = []
-            self._to_server(out[0] if len(out) == 1 else b"".join(out))
+            data = out[0] if len(out) == 1 else b"".join(out)
+            self._bytes_to_server += len(data)
+            self._to_server(data)
         out = relay.to_client
         if out:
             if relay.holding:
-                self.pause_server(2)
+                self._hold()
             else:
                 relay.to_client = []
-                self._to_client(out[0] if len(out) == 1 else b"".join(out))
+                data = out[0] if len(out) == 1 else b"".join(out)
+                self._bytes_to_client += len(data)
+                self._to_client(data)
         if relay.blocked:
             self.pause_client(2)
         elif self._client_paused:
             self.resume_client(2)
         if relay.over:
-            self.close("complete")
-        elif self._worker.draining:
+            self.close("disconnected" if relay.busy else "complete")
+        elif self._worker.draining or self.outdated:
             self.drain()
+
+    def _hold(self) -> None:
+        """Rows are there, and their intent is not on the disk."""
+        if self._held_since is None:
+            self._held_since = self._loop.time()
+            self._worker.counters.add(Count.SESSIONS_WAITING)
+            self.pause_server(2)
+
+    def _let_go(self) -> None:
+        if self._held_since is not None:
+            waited = self._loop.time() - self._held_since
+            self._held_since = None
+            self._worker.counters.add(Count.SESSIONS_WAITING, -1)
+            self._worker.counters.add(Count.INTENT_WAIT_NANOSECONDS, int(waited * 1e9))
+            self.resume_server(2)
+
+    def _tell_bytes(self) -> None:
+        counters = self._worker.counters
+        counters.add(Count.BYTES_TO_CLIENT, self._bytes_to_client)
+        counters.add(Count.BYTES_TO_SERVER, self._bytes_to_server)
+        self._bytes_to_client = self._bytes_to_server = 0
 
     def _durable(self, problem: SpoolProblem | None) -> None:
         """An intent is on the disk, or cannot be. Called by the thread that writes."""
@@ -480,7 +518,7 @@ class Session:
             return
         self.relay.holding -= 1
         if not self.relay.holding:
-            self.resume_server(2)
+            self._let_go()
             self.flush()
 
     def pause_server(self, reason: int) -> None:
@@ -522,11 +560,15 @@ class Session:
             self.dismiss()
 
     def dismiss(self) -> None:
-        """End the session because the proxy stops."""
+        """End the session because the proxy stops, or because more is protected now."""
+        if self._closed:
+            return
         if not self._ready:
             self.close("disconnected")
             return
-        self._end(fatal("57P01", "terminating connection: the proxy is stopping"), "complete")
+        why = "the proxy is stopping" if self._worker.draining else "more is protected now"
+        outcome = "disconnected" if self.relay.busy else "complete"
+        self._end(fatal("57P01", f"terminating connection: {why}", "connect again"), outcome)
 
     def _end(self, response: bytes, outcome: str) -> None:
         if self.client is not None and not self.client.is_closing():
@@ -551,6 +593,8 @@ class Session:
         if self._closed:
             return
         self._closed = True
+        self._tell_bytes()
+        self._let_go()
         if self._ready:
             self.gate.finish(outcome)
         for transport in (self.server, self.client):
@@ -561,7 +605,26 @@ class Session:
     def tick(self) -> None:
         """Tell the ledger how far extracts are that have not ended."""
         if self._ready:
+            self._tell_bytes()
             self.gate.progress()
+
+
+async def turn_away(
+    loop: asyncio.AbstractEventLoop, connection: socket.socket, response: bytes
+) -> None:
+    """Read what a client asks for, say no, and close its connection."""
+    opening = Opening(tls=False)
+    with contextlib.closing(connection), contextlib.suppress(OSError, ProtocolViolation):
+        async with asyncio.timeout(_FAREWELL_SECONDS):
+            step: object = None
+            while not isinstance(step, Start | Cancel):
+                data = await loop.sock_recv(connection, max(opening.wanted, 1))
+                if not data:
+                    return
+                step = opening.receive(data)
+                if isinstance(step, Answer):
+                    await loop.sock_sendall(connection, step.data)
+            await loop.sock_sendall(connection, response)
 
 
 class _Answers:

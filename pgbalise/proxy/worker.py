@@ -15,10 +15,10 @@ from psycopg.conninfo import make_conninfo
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
 from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
-from pgbalise.proxy.config import AuthenticationMode, Config, TlsMode
+from pgbalise.proxy.config import Config, TlsMode
 from pgbalise.proxy.gate import Desk
 from pgbalise.proxy.metrics import Name as Count
-from pgbalise.proxy.sessions import ALPN, Session, fatal
+from pgbalise.proxy.sessions import ALPN, Session, fatal, turn_away
 from pgbalise.proxy.spool import Spool
 from pgbalise.wire import messages as m
 from pgbalise.wire.scram import Verifier, end_point
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pgbalise.proxy.supervisor import WorkerContext
 
 _CANCELS_AT_ONCE = 64
+_FAREWELLS_AT_ONCE = 64
 _DECOYS_SECONDS = 3600
 
 
@@ -80,6 +81,7 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
+        self._farewells = 0
         self._load_tls()
 
     def _load_tls(self) -> None:
@@ -154,6 +156,10 @@ class Worker:
             self._load_tls()
         except (OSError, ssl.SSLError, ValueError) as problem:
             self.log.failure("certificates not loaded", problem)
+        for database, task in self._catalogs.items():
+            if task.done() and not task.cancelled() and task.exception() is None:
+                allowed = frozenset(config.rewrite.functions)
+                task.result().configure(self._own_dsn(database), allowed)
 
     # clients
 
@@ -180,15 +186,24 @@ class Worker:
                 per_address and self._by_address[address] >= per_address
             ):
                 self.counters.add(Count.LOGINS_OVER_LIMIT)
-                with contextlib.suppress(OSError):
-                    connection.send(fatal("53300", "too many connections to the proxy"))
-                connection.close()
+                if self._farewells < _FAREWELLS_AT_ONCE:
+                    self.spawn(self._turn_away(connection))
+                else:
+                    connection.close()
                 continue
             self._sessions.add(session)
             self._by_address[address] += 1
             self.counters.add(Count.CONNECTIONS)
             self.counters.add(Count.CONNECTIONS_OPEN)
             self.spawn(session.run(connection))
+
+    async def _turn_away(self, connection: socket.socket) -> None:
+        self._farewells += 1
+        try:
+            response = fatal("53300", "too many connections to the proxy")
+            await turn_away(self.loop, connection, response)
+        finally:
+            self._farewells -= 1
 
     def admit(self, session: Session) -> bool:
         """Count a session to its role and database, unless the role has too many."""
@@ -225,10 +240,15 @@ class Worker:
             task.result().rest()
 
     async def _tick(self) -> None:
+        seconds = 0
         while True:
-            await asyncio.sleep(self.config.ledger.outcome_seconds)
-            for session in list(self._sessions):
-                session.tick()
+            await asyncio.sleep(1)
+            self.counters.set(Count.SPOOL_PROBLEM, int(self.desk.spool.problem is not None))
+            seconds += 1
+            if seconds >= self.config.ledger.outcome_seconds:
+                seconds = 0
+                for session in list(self._sessions):
+                    session.tick()
 
     # the server
 
@@ -238,7 +258,13 @@ class Worker:
         if task is None or (task.done() and task.exception() is not None):
             task = self.loop.create_task(self._read_catalog(database))
             self._catalogs[database] = task
-        catalog = await asyncio.shield(task)
+        try:
+            catalog = await asyncio.shield(task)
+        except PgbaliseError:
+            # a client can think of any number of databases that are not there
+            if self._catalogs.get(database) is task:
+                del self._catalogs[database]
+            raise
         if not catalog.connected:
             await self.loop.run_in_executor(None, catalog.refresh)
         return catalog
@@ -272,11 +298,23 @@ class Worker:
             await asyncio.sleep(self.config.rewrite.refresh_seconds)
             if not self._by_database[database]:
                 continue
+            before = catalog.current.relations
             try:
                 if await self.loop.run_in_executor(None, catalog.refresh):
                     self.log.info("catalog", database=catalog.current.database)
+                    if not catalog.current.relations <= before:
+                        self._outdate(database)
             except PgbaliseError as problem:
                 self.log.failure("catalog not read", problem)
+
+    def _outdate(self, database: str) -> None:
+        """More is protected: end the sessions that may have prepared to read it as it is stored."""
+        outdated = [session for session in self._sessions if session.database == database]
+        self.log.info("catalog.outdated", database=database, count=len(outdated))
+        for session in outdated:
+            session.outdated = True
+            session.drain()
+            self.loop.call_later(self.config.limits.drain_seconds, session.dismiss)
 
     def _own_dsn(self, database: str) -> str:
         upstream = self.config.upstream
@@ -399,8 +437,8 @@ def client_context(config: Config) -> ssl.SSLContext:
     context.set_alpn_protocols([ALPN])
     if config.tls.client_ca is not None:
         context.load_verify_locations(config.tls.client_ca)
-        certificates = config.authentication.mode is AuthenticationMode.CERTIFICATE
-        context.verify_mode = ssl.CERT_REQUIRED if certificates else ssl.CERT_OPTIONAL
+        # who has none is told so when the session opens, and not by a broken handshake
+        context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

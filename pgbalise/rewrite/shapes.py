@@ -44,11 +44,14 @@ def shape_text(sql: str) -> str | None:
         return None
 
 
-def shape_of(text: str, analysis: Analysis, decision: Decision) -> Shape | None:
-    """Return what can be kept of a decision for other texts of a shape, None when nothing can.
+def shape_of(analysis: Analysis, decision: Decision) -> tuple[str, Shape] | None:
+    """Return an analysed text's ``shape_text`` and what can be kept for others of that shape.
 
-    ``text`` is the analysed text's ``shape_text``.
+    None when nothing can.
     """
+    text = shape_text(analysis.sql)
+    if text is None:
+        return None
     if len(analysis.statements) != 1 or len(decision.statements) != 1:
         return None
     [step], [read] = decision.statements, analysis.statements
@@ -62,7 +65,7 @@ def shape_of(text: str, analysis: Analysis, decision: Decision) -> Shape | None:
         return None
     behind = analysis.sql[len(before) :]
     after = decision.sql[: len(decision.sql) - len(behind)]
-    return Shape(before, after, step)
+    return text, Shape(before, after, step)
 
 
 def constants_of(sql: str) -> tuple[str, ...]:

@@ -211,7 +211,7 @@ def authentication(kind: Authentication, data: bytes = b"") -> bytes:
 
 def negotiate_protocol_version(version: int, options: Sequence[str]) -> bytes:
     """Return a NegotiateProtocolVersion: the newest version spoken, options not understood."""
-    body = _int32.pack(version) + _int32.pack(len(options)) + b"".join(map(string, options))
+    body = _pair.pack(version, len(options)) + b"".join(map(string, options))
     return message(Backend.NEGOTIATE_PROTOCOL_VERSION, body)
 
 

@@ -386,7 +386,9 @@ class Relay:
     # what the client sends
 
     def from_client(self, data: bytes) -> None:
-        """Take bytes of the client."""
+        """Take bytes of the client; what comes behind Terminate is nobody's."""
+        if self.over:
+            return
         if self._client or self.blocked:
             self._keep(data)
             if self.blocked or self._client_size < self._client_need:
@@ -519,6 +521,7 @@ class Relay:
         return None
 
     def _refused(self, response: bytes) -> bytes:
+        self._pipelined = True
         # by a name of its own, since it must not take the client's unnamed statement away
         self._queue.append(_Expectation(Expected.PARSE, _EXECUTE, name=_QUESTION, refusal=response))
         return m.parse(_QUESTION, _UNSPEAKABLE)
@@ -651,7 +654,7 @@ class Relay:
         name = data[pos + 5 : middle]
         question = _Question(data[pos:after], name, data[end + 1 : after], self._pipelined)
         if not name.isascii():
-            return self._settle(Refuse(_UNREADABLE_NAME), question)
+            return self._refused(_UNREADABLE_NAME)
         return self._decide(data[middle + 1 : end], question)
 
     def _decide(self, sql: bytes, question: _Question) -> bytes | None:

@@ -55,13 +55,13 @@ def test_processes_add_up(board: Board) -> None:
     child = os.fork()
     if child == 0:
         board.row(2).add(Name.ROWS, 5_000_000_000)
-        board.row(2).add(Name.ANALYSIS_NANOSECONDS, 1_500_000_000)
+        board.row(2).add(Name.INTENT_WAIT_NANOSECONDS, 1_500_000_000)
         os._exit(0)
     os.waitpid(child, 0)
     board.row(1).add(Name.ROWS)
     samples = parsed(board.page())
     assert samples["pgbalise_rows_total"] == 5_000_000_001
-    assert samples["pgbalise_analysis_seconds_total"] == 1.5
+    assert samples["pgbalise_intent_wait_seconds_total"] == 1.5
     assert samples['pgbalise_statements_total{kind="copy"}'] == 0
 
 

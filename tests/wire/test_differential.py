@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,7 +17,6 @@ from tests.wire.recording import END, Line, Recorder, connect, fields, split
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
 
 STATEMENTS = (
     *("SELECT '{0}' FROM generate_series(1, 3)",) * 6,
@@ -163,22 +161,6 @@ def agree(address: str, seed: int) -> str:
     unseen = {tag for tag in tagged(line.seen) if any(b"%s' /* plain" % tag in s for s in said)}
     assert +counted == Counter({t: n for t, n in tagged(line.seen).items() if t not in unseen})
     return "the same"
-
-
-@pytest.fixture(scope="module")
-def server(cluster: object) -> str:
-    """The address of a server that has a table, a view and a table that takes nothing."""
-    import psycopg
-
-    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS t (a int); CREATE OR REPLACE VIEW v AS SELECT a FROM t;"
-            " CREATE TABLE IF NOT EXISTS s (a int);"
-            " CREATE OR REPLACE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS"
-            " 'BEGIN RAISE ''no''; END';"
-            " CREATE OR REPLACE TRIGGER no BEFORE INSERT ON s EXECUTE FUNCTION no()"
-        )
-    return str(Path(cluster.host) / f".s.PGSQL.{cluster.port}")
 
 
 def all_agree(address: str, seeds: range) -> None:
