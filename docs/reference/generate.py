@@ -1,11 +1,14 @@
 """Write the reference pages that derive from the code: ``python docs/reference/generate.py``.
 
 cli.md comes from the command line itself, sql.md from the parts in sql/, errors.md from
-pgbalise.errors and doctor.md from the docstring of pgbalise.doctor.
+pgbalise.errors, doctor.md from the docstring of pgbalise.doctor, and proxy-messages.md from the
+calls in the proxy's modules that refuse, count or log something.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import re
 import sys
@@ -23,6 +26,7 @@ import typer.main  # noqa: E402
 import pgbalise.cli  # noqa: E402
 import pgbalise.doctor  # noqa: E402
 from pgbalise import errors  # noqa: E402
+from pgbalise.proxy.metrics import METRICS  # noqa: E402
 
 NOTE = "<!-- Written by docs/reference/generate.py: change the code, then run it again. -->"
 
@@ -31,6 +35,8 @@ _ANSWERS = {
     "doctor": "0 nothing critical, 1 a critical finding, 2 an error",
     "registry current": "0 the newest revision, 1 an upgrade is due, 2 an error",
     "ledger verify": "0 no fault, 1 a fault, 2 an error",
+    "alert test": "0 every sink took it, 1 one did not, 2 an error",
+    "proxy": "0 stopped in order, 1 a process could not start, 2 an error",
 }
 _EXIT = "0 done, 2 an error"
 
@@ -140,8 +146,8 @@ def cli_page() -> str:
 
 _TABLE = re.compile(r"^CREATE TABLE (balise\.\w+) \((.*?)^\)[^;\n]*;", re.MULTILINE | re.DOTALL)
 _FUNCTION = re.compile(
-    r"^CREATE OR REPLACE FUNCTION (balise\.\w+)\s*\((.*?)\)\s*RETURNS (\w[\w ]*?)"
-    r"\s*(?:LANGUAGE|$)\s*(\w+)",
+    r"^CREATE OR REPLACE FUNCTION (balise\.\w+)\s*\(([^)]*?)\)\s*RETURNS"
+    r" (TABLE \([^)]*\)|\w[\w ]*?)\s*(?:LANGUAGE|$)\s*(\w+)",
     re.MULTILINE | re.DOTALL,
 )
 _COMMENT = re.compile(
@@ -216,6 +222,144 @@ def doctor_page() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+_REFUSING = {
+    "Statements": (
+        "pgbalise.rewrite.reading",
+        "pgbalise.rewrite.editing",
+        "pgbalise.proxy.gate",
+        "pgbalise.wire.encodings",
+        "pgbalise.wire.relay",
+    ),
+    "Connections": (
+        "pgbalise.wire.startup",
+        "pgbalise.wire.login",
+        "pgbalise.wire.scram",
+        "pgbalise.proxy.sessions",
+        "pgbalise.proxy.worker",
+    ),
+}
+_UNKNOWN_ENCODING = ("0A000", "set client_encoding to UTF8")
+# which arguments are SQLSTATE, message and hint: a place, or what holds when it is left out
+_SHAPES: dict[str, tuple[int | str, int, int | str]] = {
+    "Refusal": (0, 1, 2),
+    "error_response": (0, 1, 2),
+    "fatal": (0, 1, 2),
+    "refuse": ("42501", 0, 1),
+    "_unreadable": (
+        "0A000",
+        0,
+        "The proxy forwards only what it can read; rewrite the statement in plainer SQL.",
+    ),
+    "ProtocolViolation": ("08P01", 0, ""),
+    "AuthenticationRefused": ("28P01", 0, ""),
+    "_violation": ("08P01", 0, ""),
+    "UnknownEncoding": (_UNKNOWN_ENCODING[0], 0, _UNKNOWN_ENCODING[1]),
+}
+_LEVELS = {"failure": "error", "_log": "info"}
+_LOGGING = ("sessions", "worker", "supervisor", "background")
+
+
+def _told(node: ast.expr, module: Any) -> str | None:
+    """Return a text as it is told, "…" where it varies, None when nothing of it is known."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    if isinstance(node, ast.Name):
+        value = getattr(module, node.id, None)
+        return value if isinstance(value, str) else None
+    if isinstance(node, ast.IfExp):
+        return _told(node.body, module)
+    return None
+
+
+def _calls(name: str) -> Iterator[tuple[Any, str, ast.Call]]:
+    module = importlib.import_module(name)
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Call):
+            called = node.func
+            word = getattr(called, "attr", None) or getattr(called, "id", "")
+            yield module, word, node
+
+
+def refusals() -> dict[str, list[tuple[str, str, str]]]:
+    """Return what is refused: SQLSTATE, message and hint, each "…" where it varies."""
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for title, names in _REFUSING.items():
+        told: set[tuple[str, str, str]] = set()
+        for module, word, call in (one for name in names for one in _calls(name)):
+            if word not in _SHAPES:
+                continue
+            given = {one.arg: one.value for one in call.keywords}
+            texts = []
+            for place, key in zip(_SHAPES[word], ("sqlstate", "message", "hint"), strict=True):
+                node = given.get(key)
+                if node is None and isinstance(place, int) and place < len(call.args):
+                    node = call.args[place]
+                if node is None:
+                    texts.append(place if isinstance(place, str) else "")
+                else:
+                    texts.append(_told(node, module) or "…")
+            if word == "refuse" and len(call.args) > 2:
+                texts[0] = _told(call.args[2], module) or "…"
+            # what is passed on as it came is told where it comes from
+            if texts[1] not in ("", "…") and texts[0] != "…":
+                told.add((texts[0], texts[1], texts[2]))
+        found[title] = sorted(told)
+    return found
+
+
+def _events() -> list[tuple[str, str, str]]:
+    found: dict[tuple[str, str], set[str]] = {}
+    for name in _LOGGING:
+        for module, word, call in _calls(f"pgbalise.proxy.{name}"):
+            levels = {"debug", "info", "warning", "error", *_LEVELS}
+            event = _told(call.args[0], module) if call.args else None
+            if word in levels and event:
+                fields = {one.arg for one in call.keywords if one.arg}
+                if word == "failure":
+                    fields |= {"error", "hint", "place"}
+                if word == "_log":
+                    fields |= {"session", "client", "role"}
+                found.setdefault((event, _LEVELS.get(word, word)), set()).update(fields)
+    return sorted((event, level, ", ".join(sorted(names))) for (event, level), names in found.items())
+
+
+def messages_page() -> str:
+    """Return proxy-messages.md."""
+    out = [
+        "# Messages of the proxy",
+        NOTE,
+        "What [the proxy](proxy.md) says: to clients, to a monitoring system, and in its log."
+        " “…” stands for what varies: names, numbers, addresses; never a value of the SQL.",
+        "## Refusals",
+        "An error of the server's own passes unchanged and is not listed. A refused statement"
+        " leaves the connection as any failed statement does. What ends a connection has severity"
+        " FATAL; so has a message that breaks the protocol, with 08P01.",
+    ]
+    for title, rows in refusals().items():
+        lines = ["| SQLSTATE | message | hint |", "|---|---|---|"]
+        lines += [f"| {state} | {text} | {hint} |".replace("  ", " ") for state, text, hint in rows]
+        out += [f"### {title}", "\n".join(lines)]
+    lines = ["| metric | type | meaning |", "|---|---|---|"]
+    for metric in METRICS.values():
+        label = '{{{}="{}"}}'.format(*metric.label) if metric.label else ""
+        kind = "gauge" if metric.gauge else "counter"
+        lines.append(f"| `pgbalise_{metric.name}{label}` | {kind} | {metric.help} |")
+    lines.append("| `pgbalise_build_info{version=\"…\"}` | gauge | The version that runs. |")
+    out += ["## Metrics", "\n".join(lines)]
+    lines = ["| event | level | fields |", "|---|---|---|"]
+    lines += [f"| `{event}` | {level} | {fields} |" for event, level, fields in _events()]
+    out += [
+        "## Log events",
+        "Every event also has its time, level and `process`. Fields without a value are left out.",
+        "\n".join(lines),
+    ]
+    return "\n\n".join(out) + "\n"
+
+
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
     return {
@@ -223,6 +367,7 @@ def pages() -> dict[str, str]:
         "sql.md": sql_page(),
         "errors.md": errors_page(),
         "doctor.md": doctor_page(),
+        "proxy-messages.md": messages_page(),
     }
 
 
