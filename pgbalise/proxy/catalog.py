@@ -49,7 +49,8 @@ SELECT r.schema_name::text, r.relation_name::text, v.schema_name::text, v.view_n
   JOIN pg_class AS shown ON shown.relname = v.view_name AND shown.relnamespace = vn.oid
 """
 
-# views and partitions through which what is protected can be read, by any name
+# views and partitions through which what is protected can be read, by any name; temporary ones
+# concern their own session, which made them through the gate
 _REACHING = """
 WITH RECURSIVE reaching(oid) AS (
     SELECT unnest($1::int8[])::oid
@@ -73,6 +74,7 @@ WITH RECURSIVE reaching(oid) AS (
       ) AS found ON true
 )
 SELECT DISTINCT c.relname::text FROM reaching AS r JOIN pg_class AS c ON c.oid = r.oid
+ WHERE c.relpersistence <> 't'
 """
 
 # an aggregate's body are the functions that it calls; those of extensions are their authors'
@@ -137,11 +139,14 @@ class Snapshot:
         return any(rules.names for rules in self.rules.values())
 
     @cached_property
-    def relations(self) -> frozenset[int]:
-        """What is protected, and the marked views, by oid."""
-        return frozenset(
-            oid for rules in self.rules.values() for oid in (*rules.protected, *rules.marked)
-        )
+    def reach(self) -> frozenset[tuple[str, str]]:
+        """What leads to something protected: relations, and functions that may not be called."""
+        rules = self.rules.get(None)
+        if rules is None:
+            return frozenset()
+        relations = {("relation", name) for name in rules.names}
+        stored = {("stored", str(oid)) for oid in rules.protected}
+        return frozenset(relations | stored | {("function", name) for name in rules.functions})
 
 
 class Catalog:

@@ -298,17 +298,17 @@ class Worker:
             await asyncio.sleep(self.config.rewrite.refresh_seconds)
             if not self._by_database[database]:
                 continue
-            before = catalog.current.relations
+            before = catalog.current.reach
             try:
                 if await self.loop.run_in_executor(None, catalog.refresh):
                     self.log.info("catalog", database=catalog.current.database)
-                    if not catalog.current.relations <= before:
+                    if not catalog.current.reach <= before:
                         self._outdate(database)
             except PgbaliseError as problem:
                 self.log.failure("catalog not read", problem)
 
     def _outdate(self, database: str) -> None:
-        """More is protected: end the sessions that may have prepared to read it as it is stored."""
+        """More leads to what is protected: end sessions that may have prepared to go that way."""
         outdated = [session for session in self._sessions if session.database == database]
         self.log.info("catalog.outdated", database=database, count=len(outdated))
         for session in outdated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -139,8 +140,15 @@ def test_what_calls_a_function_that_cannot_be_read_is_not_read_either(
         "GRANT SELECT ON public.figures, public.report, public.screened TO PUBLIC",
         dbname=DBNAME,
     )
+
+    def refused() -> bool:
+        # who may have prepared to call it before it was known is sent away
+        with suppress(psycopg.errors.AdminShutdown):
+            return not works(changing.connect(), "SELECT public.stored(1)")
+        return False
+
+    wait_until(refused)
     reader = changing.connect(application_name="caller")
-    wait_until(lambda: not works(reader, "SELECT public.stored(1)"))
     for sql in (
         "SELECT public.step(1, 2)",
         "SELECT public.counted(id) FROM public.drug",
@@ -151,3 +159,30 @@ def test_what_calls_a_function_that_cannot_be_read_is_not_read_either(
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute(sql)
     assert not changing.intents("caller")
+
+
+def test_a_view_that_comes_to_read_protected_data_ends_what_was_prepared_on_it(
+    server: ThrowawayCluster, changing: Proxy
+) -> None:
+    server.psql(
+        "CREATE VIEW public.harmless AS SELECT 'x'::text AS name;"
+        "GRANT SELECT ON public.harmless TO PUBLIC; GRANT USAGE ON SCHEMA marked TO PUBLIC",
+        dbname=DBNAME,
+    )
+    with Raw(changing) as raw:
+        raw.run(m.parse(b"s", b"SELECT * FROM harmless"), m.SYNC)
+        server.psql(
+            "CREATE OR REPLACE VIEW public.harmless AS SELECT name FROM marked.patient",
+            dbname=DBNAME,
+        )
+        kind, body = raw.message()
+        assert (kind, m.error_fields(body)["C"]) == (b"E", "57P01")
+
+
+def test_another_session_s_temporary_view_ends_nobody_s_session(changing: Proxy) -> None:
+    waiting = changing.connect()
+    maker = changing.connect()
+    maker.execute("CREATE TEMP VIEW mine AS SELECT name FROM hospital.patient")
+    time.sleep(3)
+    assert waiting.execute("SELECT 1").fetchone() == (1,)
+    assert len(maker.execute("SELECT * FROM mine").fetchall()) > 0
