@@ -165,7 +165,7 @@ class Session:
         self._client_paused = 0
         self._server_paused = 0
         self.outdated = False
-        self._ready = False
+        self.ready = False
         self._closed = False
         self._bytes_to_client = 0
         self._bytes_to_server = 0
@@ -200,7 +200,7 @@ class Session:
         except OSError:
             pass
         finally:
-            if not self._ready:
+            if not self.ready:
                 if self.client is None:
                     connection.close()
                 self.close("disconnected")
@@ -434,7 +434,7 @@ class Session:
         self.client.set_protocol(_Client(self))
         self.server.set_protocol(_Server(self))
         self._to_client, self._to_server = self.client.write, self.server.write
-        self._ready = True
+        self.ready = True
         self._log("session", database=database)
         try:
             if rest := login.server_rest + server.taken():
@@ -561,14 +561,14 @@ class Session:
 
     def drain(self) -> None:
         """End the session if it is at nothing."""
-        if not self._ready or not (self.relay.busy or self.relay.holding):
+        if not self.ready or not (self.relay.busy or self.relay.holding):
             self.dismiss()
 
     def dismiss(self) -> None:
         """End the session because the proxy stops, or because more is protected now."""
         if self._closed:
             return
-        if not self._ready:
+        if not self.ready:
             self.close("disconnected")
             return
         why = "the proxy is stopping" if self._worker.draining else "more is protected now"
@@ -600,7 +600,7 @@ class Session:
         self._closed = True
         self._tell_bytes()
         self._let_go()
-        if self._ready:
+        if self.ready:
             self.gate.finish(outcome)
         for transport in (self.server, self.client):
             if transport is not None and not transport.is_closing():
@@ -609,7 +609,7 @@ class Session:
 
     def tick(self) -> None:
         """Tell the ledger how far extracts are that have not ended."""
-        if self._ready:
+        if self.ready:
             self._tell_bytes()
             self.gate.progress()
 

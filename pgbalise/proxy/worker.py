@@ -309,7 +309,7 @@ class Worker:
 
     def _outdate(self, database: str) -> None:
         """More leads to what is protected: end sessions that may have prepared to go that way."""
-        outdated = [session for session in self._sessions if session.database == database]
+        outdated = [one for one in self._sessions if one.ready and one.database == database]
         self.log.info("catalog.outdated", database=database, count=len(outdated))
         for session in outdated:
             session.outdated = True
