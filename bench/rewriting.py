@@ -124,9 +124,14 @@ WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regcl
     AND COALESCE(r.ev_class, o.polrelid) IS NOT NULL
 UNION ALL
 SELECT 'function', p.oid::pg_catalog.text, p.proname::pg_catalog.text,
-    l.lanname::pg_catalog.text,
-    COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+    CASE WHEN a.aggfnoid IS NULL THEN l.lanname::pg_catalog.text ELSE 'sql' END,
+    -- an aggregate is what its functions are
+    CASE WHEN a.aggfnoid IS NULL THEN COALESCE(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+        ELSE pg_catalog.concat_ws(' ', a.aggtransfn, a.aggfinalfn, a.aggcombinefn, a.aggserialfn,
+            a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn) END
 FROM pg_catalog.pg_proc AS p
+LEFT JOIN pg_catalog.pg_aggregate AS a
+    ON a.aggfnoid::pg_catalog.oid OPERATOR(pg_catalog.=) p.oid
 JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang
 WHERE p.oid OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid
 """

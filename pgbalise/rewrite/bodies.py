@@ -25,6 +25,16 @@ from pgbalise.rewrite.grammar import (
 )
 from pgbalise.rewrite.names import Rules
 
+# what CREATE TYPE ... AS RANGE makes of itself
+_RANGES: Final = frozenset(
+    {
+        "multirange_constructor0",
+        "multirange_constructor1",
+        "multirange_constructor2",
+        "range_constructor2",
+        "range_constructor3",
+    }
+)
 _LANGUAGES: Final = frozenset({"sql", "plpgsql"})
 _WORDS: Final = re.compile(r"[\w$]+")
 _ESCAPES: Final = re.compile(r"\\[bfnrt'\"\\]")
@@ -38,6 +48,8 @@ def reason_not_to_run(body: str, language: str, rules: Rules) -> str | None:
     what the body reaches, or that it cannot be known: another language than sql and plpgsql, SQL
     put together at run time.
     """
+    if language.lower() == "internal" and body in _RANGES:
+        return None
     if language.lower() not in _LANGUAGES:
         return f"bodies in language {language.lower()} cannot be read"
     try:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pgbalise.rewrite import RESOLVE, Decision, Protected, Refusal, Rules, analyse, answers, decide
+from pgbalise.rewrite import (
+    RESOLVE,
+    Decision,
+    Protected,
+    Refusal,
+    Rules,
+    analyse,
+    answers,
+    decide,
+    reason_not_to_run,
+)
 
 if TYPE_CHECKING:
     from tests.conftest import Connection
@@ -125,3 +135,14 @@ def test_a_view_that_calls_a_function_which_may_not_be_called_is_refused(
     sql = f"SELECT name FROM other.{view}"
     assert shell.connection.execute(sql.encode()).fetchall() == [("Anne",)]
     assert isinstance(shell(sql), Refusal)
+
+
+def test_a_range_types_own_constructors_may_be_called(shell: Shell) -> None:
+    shell.connection.execute("CREATE TYPE other.period AS RANGE (subtype = date)")
+    bodies = shell.connection.execute(
+        "SELECT prosrc FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang"
+        " WHERE pronamespace = 'other'::regnamespace AND lanname = 'internal'"
+    ).fetchall()
+    assert len(bodies) >= 2
+    assert {reason_not_to_run(body, "internal", shell.rules) for (body,) in bodies} == {None}
+    assert reason_not_to_run("query_to_xml", "internal", shell.rules) is not None
