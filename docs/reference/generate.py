@@ -341,7 +341,7 @@ def messages_page() -> str:
         "## Refusals",
         (
             "An error of the server's own passes unchanged and is not listed. A refused statement"
-            " leaves the connection as any failed statement does. What ends a connection has severity"
+            " leaves the connection as any failed statement does. What ends one has severity"
             " FATAL; so has a message that breaks the protocol, with 08P01."
         ),
     ]
