@@ -108,7 +108,8 @@ def storm(proxy: Proxy, count: int) -> None:
                 pass
 
     def settled(most: int) -> bool:
-        until = time.monotonic() + 10
+        # what is under way ends with limits.startup_seconds at the latest
+        until = time.monotonic() + 65
         while sockets(workers) > most and time.monotonic() < until:
             time.sleep(0.05)
         return sockets(workers) <= most

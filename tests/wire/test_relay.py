@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -279,6 +282,23 @@ def test_a_conversation_is_the_same_in_any_pieces(name: str, places: list[int]) 
     assert held(conversation, cut_at(*places)) == held(conversation, cut_at())
 
 
+RECORDED = sorted((Path(__file__).parent / "conversations").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_a_recorded_conversation_passes_unchanged_wherever_it_is_split(path: Path) -> None:
+    """Psycopg's with PostgreSQL 15, who spoke in turn."""
+    turns = [(who, base64.b64decode(data)) for who, data in json.loads(path.read_text())]
+    conversation = [(data, b"") if who == "client" else (b"", data) for who, data in turns]
+    whole = held(conversation, cut_at())
+    assert whole[0] == b"".join(data for who, data in turns if who == "server")
+    assert whole[1] == b"".join(data for who, data in turns if who == "client")
+    assert held(conversation, lambda data: [data[i : i + 1] for i in range(len(data))]) == whole
+    for first in range(max(len(data) for _, data in turns)):
+        assert held(conversation, cut_at(first)) == whole
+        assert held(conversation, cut_at(first, first + 5)) == whole
+
+
 def test_every_conversation_is_over_at_its_end() -> None:
     for name, conversation in CONVERSATIONS.items():
         to_client, _, calls = held(conversation, cut_at())
@@ -453,3 +473,9 @@ def test_a_session_goes_on_once_the_server_has_answered_a_sync_within_copy() -> 
     one.from_client(m.query(b"SELECT 1"))
     one.from_server(ROW + DONE + READY)
     assert not one.busy
+
+
+def test_a_session_of_protocol_3_2_goes_as_one_of_3_0(server: str) -> None:
+    with connect(server, version=m.PROTOCOL_3_2) as made:
+        made.relay = Relay(Recorder(), statement_bytes=1 << 20)
+        assert counts(made, whole(SECRET) + m.SYNC) == {SECRET: 7}
