@@ -222,6 +222,15 @@ def doctor_page() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+_PROXY = """\
+What [the proxy](proxy.md) says: to clients, to a monitoring system, and in its log. “…” stands for
+what varies: names, numbers, addresses; never a value of the SQL."""
+
+_REFUSALS = """\
+An error of the server's own passes unchanged and is not listed. A refused statement leaves the
+connection as any failed statement does. What ends a connection has severity FATAL; so has a
+message that breaks the protocol, with 08P01."""
+
 _REFUSING = {
     "Statements": (
         "pgbalise.rewrite.reading",
@@ -324,7 +333,9 @@ def _events() -> list[tuple[str, str, str]]:
                 if word == "_log":
                     fields |= {"session", "client", "role"}
                 found.setdefault((event, _LEVELS.get(word, word)), set()).update(fields)
-    return sorted((event, level, ", ".join(sorted(names))) for (event, level), names in found.items())
+    return sorted(
+        (event, level, ", ".join(sorted(names))) for (event, level), names in found.items()
+    )
 
 
 def messages_page() -> str:
@@ -332,12 +343,9 @@ def messages_page() -> str:
     out = [
         "# Messages of the proxy",
         NOTE,
-        "What [the proxy](proxy.md) says: to clients, to a monitoring system, and in its log."
-        " “…” stands for what varies: names, numbers, addresses; never a value of the SQL.",
+        _PROXY,
         "## Refusals",
-        "An error of the server's own passes unchanged and is not listed. A refused statement"
-        " leaves the connection as any failed statement does. What ends a connection has severity"
-        " FATAL; so has a message that breaks the protocol, with 08P01.",
+        _REFUSALS,
     ]
     for title, rows in refusals().items():
         lines = ["| SQLSTATE | message | hint |", "|---|---|---|"]
@@ -348,7 +356,7 @@ def messages_page() -> str:
         label = '{{{}="{}"}}'.format(*metric.label) if metric.label else ""
         kind = "gauge" if metric.gauge else "counter"
         lines.append(f"| `pgbalise_{metric.name}{label}` | {kind} | {metric.help} |")
-    lines.append("| `pgbalise_build_info{version=\"…\"}` | gauge | The version that runs. |")
+    lines.append('| `pgbalise_build_info{version="…"}` | gauge | The version that runs. |')
     out += ["## Metrics", "\n".join(lines)]
     lines = ["| event | level | fields |", "|---|---|---|"]
     lines += [f"| `{event}` | {level} | {fields} |" for event, level, fields in _events()]
