@@ -248,12 +248,17 @@ class _Bench:
         own(), peer()
         ours: list[float] = []
         theirs: list[float] = []
+        before = [relay.processor_seconds() for relay in (self.own, self.peer)]
         for number in range(self.rounds):
             for mine in (True, False) if number % 2 else (False, True):
                 (ours if mine else theirs).append((own if mine else peer)())
+        after = [relay.processor_seconds() for relay in (self.own, self.peer)]
+        used = [(b - a) / self.rounds for a, b in zip(before, after, strict=True)]
         ratio = median(ours) / median(theirs)
         singles = [a / b for a, b in zip(ours, theirs, strict=True)]
-        _say(f"{name}: {ratio:.3f} ({median(ours):,.0f} / {median(theirs):,.0f} {unit})")
+        rates = f"{median(ours):,.0f} / {median(theirs):,.0f} {unit}"
+        processor = f"processor {used[0]:.2f} / {used[1]:.2f} s a round"
+        _say(f"{name}: {ratio:.3f} ({rates}, {processor})")
         self.entries.append(
             {
                 "name": name,
@@ -262,8 +267,8 @@ class _Bench:
                 "bar": bar,
                 "holds": None if bar is None else ratio >= bar,
                 "how": f"{how}; medians of {self.rounds} alternating rounds "
-                f"({median(ours):,.0f} / {median(theirs):,.0f} {unit}), single rounds "
-                f"{min(singles):.2f} to {max(singles):.2f}; {HOW}",
+                f"({rates}), single rounds {min(singles):.2f} to {max(singles):.2f}, relays' "
+                f"{processor}; {HOW}",
             }
         )
 

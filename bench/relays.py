@@ -81,6 +81,12 @@ class Relay:
                     total += int(line.split()[1]) * 1024
         return total
 
+    def processor_seconds(self) -> float:
+        """Processor time that its processes have used so far."""
+        fields = (Path(f"/proc/{pid}/stat").read_text("ascii") for pid in self.pids())
+        ticks = sum(sum(map(int, text.rpartition(")")[2].split()[11:13])) for text in fields)
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def log(self) -> str:
         """What the program said so far."""
         return (self.folder / "log").read_text("utf-8", "replace")

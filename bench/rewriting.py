@@ -98,6 +98,13 @@ JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) r.oid
     AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
 WHERE d.refobjid OPERATOR(pg_catalog.<>) r.ev_class
 UNION ALL
+SELECT DISTINCT 'reach', d.refobjid::pg_catalog.text, o.polrelid::pg_catalog.text, '', ''
+FROM pg_catalog.pg_policy AS o
+JOIN pg_catalog.pg_depend AS d ON d.objid OPERATOR(pg_catalog.=) o.oid
+    AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+    AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+WHERE d.refobjid OPERATOR(pg_catalog.<>) o.polrelid
+UNION ALL
 SELECT 'reach', i.inhparent::pg_catalog.text, i.inhrelid::pg_catalog.text, '', ''
 FROM pg_catalog.pg_inherits AS i
 UNION ALL
@@ -247,6 +254,8 @@ class Verdict:
     refusal: Refusal | None = None
     sql: str = ""
     executes: tuple[str, ...] = ()
+    asked: bool = False  # whether names were resolved for it
+    changes: bool = False  # whether names may mean something else afterwards
 
 
 _KNOWN: Final = frozenset(("rewritten", "marked", "refused"))
@@ -264,7 +273,8 @@ class Judge:
         self.alone: dict[int, Verdict] = {}  # a relation, protected alone -> the verdict
         self.shared = Verdict("unasked")
         # what a prepared statement's name stands for, for each relation protected alone
-        self.prepared: dict[str, dict[int, Verdict]] = {}
+        self.prepared: dict[str, tuple[int, dict[int, Verdict]]] = {}
+        self.changes = 0
 
     def before(self, session: Session, sql: str | None) -> str | None:
         self.alone, self.shared = {}, Verdict("unasked")
@@ -328,7 +338,8 @@ class Judge:
                 tally.untouched.append({"relation": extra, "sql": sql, "file": tally.file})
         match = re.match(r"\s*prepare\s+(\w+)", sql, re.IGNORECASE)
         if "PREPARE" in tags and match:
-            self.prepared[match[1].lower()] = self.alone
+            self.prepared[match[1].lower()] = self.changes, self.alone
+        self.changes += self.shared.changes
 
     def _names(self, sql: str, oid: int) -> bool:
         """Whether the text reads a name that sees the relation's rows, beside what it writes."""
@@ -377,10 +388,13 @@ class Judge:
             return Verdict("crashed")
 
     def _known_earlier(self, verdict: Verdict, oid: int) -> bool:
-        return any(
-            self.prepared.get(name, {}).get(oid, verdict).kind in _KNOWN
-            for name in verdict.executes
-        )
+        """Whether its PREPARE was, or the proxy will not run it since its names are stale."""
+        for name in verdict.executes:
+            changes, alone = self.prepared.get(name, (0, {}))
+            known = alone.get(oid, verdict)
+            if known.kind in _KNOWN or (known.asked and changes != self.changes):
+                return True
+        return False
 
     def _miss(self, how: str, relation: str, sql: str, text: str) -> None:
         self.tally.misses.append(
@@ -549,19 +563,20 @@ def judge(sql: str, rules: Rules, given: Mapping[Name, Answer], *, conforming: b
     try:
         analysis = analyse(sql, rules, standard_conforming_strings=conforming)
     except Unreadable as error:
-        return Verdict("refused", refusal=error.refusal)
+        return Verdict("refused", refusal=error.refusal, changes=True)
     if analysis.plain:
         return Verdict("plain")
     decision = decide(analysis, given, rules)
     if isinstance(decision, Refusal):
-        return Verdict("refused", refusal=decision)
+        return Verdict("refused", refusal=decision, changes=True)
     touched = frozenset(
         f"{p.schema}.{p.relation}" for step in decision.statements for p in step.touched
     )
     executes = tuple(step.executes for step in decision.statements if step.executes)
     changed = decision.sql != sql
     kind = "rewritten" if changed else "marked" if touched else "unchanged"
-    return Verdict(kind, touched, None, decision.sql, executes)
+    changes = any(step.changes_names for step in decision.statements)
+    return Verdict(kind, touched, None, decision.sql, executes, bool(analysis.questions), changes)
 
 
 def edit_problem(before: str, after: str) -> str | None:
@@ -658,7 +673,7 @@ _TRIGGER: Final = "by a trigger, or a function in a write"
 _UTILITY: Final = "in a utility statement"
 _OWNERS: Final = frozenset((_RULE, _CHECK, _TRIGGER, _UTILITY))
 _ANSWERS: Final = re.compile(
-    "SELECT|FETCH|DECLARE|COPY|INSERT|UPDATE|DELETE|MERGE|EXPLAIN|CREATE|REFRESH|DO|CALL|VALUES"
+    "SELECT|FETCH|DECLARE|COPY|INSERT|UPDATE|DELETE|MERGE|EXPLAIN|CREATE|DO|CALL|VALUES"
     "|PREPARE|WITH|TABLE"
 )
 

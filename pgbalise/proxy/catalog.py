@@ -91,6 +91,23 @@ SELECT p.proname::text, l.lanname::text,
 """
 _SQL_BODY_SINCE = 140000
 
+# views, and tables with a policy, that call one of these functions for whoever reads them
+_CALLING = """
+SELECT DISTINCT ON (found.oid) found.oid::int8, p.proname::text
+  FROM pg_depend AS d
+  JOIN pg_proc AS p ON p.oid = d.refobjid
+  JOIN LATERAL (
+      SELECT w.ev_class AS oid FROM pg_rewrite AS w
+       WHERE d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+      UNION ALL
+      SELECT o.polrelid FROM pg_policy AS o
+       WHERE d.classid = 'pg_policy'::regclass AND o.oid = d.objid
+  ) AS found ON true
+ WHERE d.refclassid = 'pg_proc'::regclass AND p.proname = ANY ($1::text[])
+   AND p.pronamespace <> 'pg_catalog'::regnamespace AND NOT found.oid = ANY ($2::int8[]::oid[])
+ ORDER BY found.oid, p.proname
+"""
+
 _VERIFIER = """
 SELECT rolpassword FROM pg_catalog.pg_authid
  WHERE rolname = $1::text AND rolcanlogin AND (rolvaliduntil IS NULL OR rolvaliduntil > now())
@@ -290,6 +307,12 @@ class Catalog:
             )
         )
         functions, attributes = self._functions(session, names)
+        opaque = {
+            oid: f"it calls function {name}"
+            for oid, name in session.fetch(_CALLING, list(functions), oids)
+        }
+        if opaque:
+            names |= {name for (name,) in session.fetch(_REACHING, list(opaque))}
         return {
             recipient_class: Rules(
                 protected=protected[recipient_class or RecipientClass.SECONDARY],
@@ -300,6 +323,7 @@ class Catalog:
                 enrolled=recipient_class is not None,
                 allowed=self._allowed,
                 attributes=attributes,
+                opaque=opaque,
             )
             for recipient_class in (*RecipientClass, None)
         }

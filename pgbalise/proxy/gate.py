@@ -307,7 +307,7 @@ class SessionGate:
                 _RESOLVE,
                 [
                     asked,
-                    _array([str(oid) for oid in rules.protected]).encode(),
+                    _array([str(oid) for oid in (*rules.protected, *rules.opaque)]).encode(),
                     _array([str(oid) for oid in rules.marked]).encode(),
                 ],
             )

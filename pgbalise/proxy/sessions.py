@@ -207,7 +207,8 @@ class Session:
 
     async def _send_last(self, connection: socket.socket, response: bytes) -> None:
         if self.client is not None:
-            self.client.write(response)
+            if not self.client.is_closing():
+                self.client.write(response)
             return
         with contextlib.suppress(OSError):
             await asyncio.wait_for(self._loop.sock_sendall(connection, response), 5)
@@ -290,8 +291,11 @@ class Session:
         recipient_class = catalog.current.recipients.get(self.role)
         if catalog.current.protected:
             self._check_start(start, recipient_class)
-        if self.client is not None:
-            self.client.writelines(login.to_client)
+        assert self.client is not None
+        if self.client.is_closing() or self.server.is_closing():
+            # who is lost already is told of to nobody any more
+            return
+        self.client.writelines(login.to_client)
         self._begin(login, catalog, database, client, server)
 
     def _check_start(self, start: Start, recipient_class: RecipientClass | None) -> None:
@@ -389,9 +393,10 @@ class Session:
                             fatal(problem.sqlstate, problem.message), "upstream"
                         ) from None
                     reads[self._loop.create_task(side.read())] = (side, take)
-                self.server.writelines(login.to_server)
+                if not self.server.is_closing():
+                    self.server.writelines(login.to_server)
                 login.to_server.clear()
-                if not login.done:
+                if not self.client.is_closing() and not login.done:
                     self.client.writelines(login.to_client)
                     login.to_client.clear()
         finally:

@@ -192,8 +192,16 @@ def _touched(
     if statement.refusal is not None:
         raise _Refused(statement.refusal)
     touched: set[Protected] = set()
-    for _, name, _ in statement.reads:
-        touched |= _reached(name, answers[name], rules)
+    copied = statement.copied.get("relation") if statement.copied is not None else None
+    for node, name, _ in statement.reads:
+        answer = answers[name]
+        touched |= _reached(name, answer, rules)
+        if (
+            answer.parent
+            and answer.oid in rules.protected
+            and (node is copied or "inh" not in node)
+        ):
+            raise _Refused(_alone(name))
     for name in statement.targets:
         if answers[name].answering and answers[name].stored:
             raise _Refused(_answering(name))
@@ -258,6 +266,14 @@ def _reached(name: Name, answer: Answer, rules: Rules) -> set[Protected]:
             )
         )
     return reached
+
+
+def _alone(name: Name) -> Refusal:
+    return Refusal(
+        NOT_SUPPORTED,
+        f"{name} without what inherits from it cannot be read: its marked view shows both",
+        "Leave ONLY out, or write COPY (SELECT ...) TO instead of COPY.",
+    )
 
 
 def _answering(name: Name) -> Refusal:

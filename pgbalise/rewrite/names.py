@@ -97,6 +97,7 @@ class Answer:
     it is or reaches, ``stored`` those of the protected relations that it is or reaches without a
     marked view in between. ``schema`` is where it was found, "pg_temp" for the session's own.
     ``answering``: whoever writes it may be given rows by a rule.
+    ``parent``: other relations inherit from it or are its partitions, so ONLY means something.
     """
 
     oid: int
@@ -104,6 +105,7 @@ class Answer:
     stored: tuple[int, ...] = ()
     schema: str | None = field(default=None, compare=False)
     answering: bool = False
+    parent: bool = False
 
 
 def quote_name(name: str) -> str:

@@ -85,7 +85,9 @@ SELECT f.quoted,
                   AND w.ev_type OPERATOR(pg_catalog.<>) '1'::pg_catalog."char"
                   AND pg_catalog.strpos(w.ev_action::pg_catalog.text, ':commandType 1 ')
                       OPERATOR(pg_catalog.>) 0
-              )::pg_catalog.text
+              )::pg_catalog.text,
+       EXISTS (SELECT FROM pg_catalog.pg_inherits AS i
+                WHERE i.inhparent OPERATOR(pg_catalog.=) f.oid)::pg_catalog.text
   FROM found AS f
 """
 """One statement, for the client's session: what names are and which protected data they reach.
@@ -102,9 +104,14 @@ is among its actions; one that is part of another action counts too. For Postgre
 def answers(names: Iterable[Name], rows: Iterable[Sequence[str | None]]) -> dict[Name, Answer]:
     """Return what RESOLVE's rows (values as text) say of each name."""
     found = {}
-    for quoted, oid, marked, stored, schema, answering in rows:
+    for quoted, oid, marked, stored, schema, answering, parent in rows:
         found[quoted] = Answer(
-            int(oid or 0), _oids(marked), _oids(stored), schema, answering == "true"
+            int(oid or 0),
+            _oids(marked),
+            _oids(stored),
+            schema,
+            answering == "true",
+            parent == "true",
         )
     return {name: found.get(name.quoted, Answer(0)) for name in names}
 

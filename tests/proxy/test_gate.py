@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -356,3 +358,162 @@ def test_what_another_session_drops_uncovers_nothing(front: Proxy) -> None:
         assert front.intents("uncovered") == []
         assert raw.query(query.decode()).rows == 3
     assert len(front.intents("uncovered")) == 1
+
+
+def run_of(statement: bytes, portal: bytes = b"") -> tuple[bytes, ...]:
+    return m.bind(portal, statement, []), m.execute(portal), m.SYNC
+
+
+def test_a_name_given_anew_in_sql_hides_nothing(front: Proxy) -> None:
+    with Raw(front, application_name="given anew") as raw:
+        for number, before in enumerate((b"SELECT 1", b"SET search_path TO public")):
+            raw.run(m.parse(b"q", before), m.SYNC)
+            raw.query("DEALLOCATE q")
+            raw.query(f"PREPARE q AS SELECT name AS n{number} FROM hospital.patient LIMIT 3")
+            said = raw.run(*run_of(b"q"))
+            assert said.rows == 0 or len(front.intents("given anew")) == number + 1
+            raw.query("DEALLOCATE q")
+
+
+@pytest.mark.parametrize("name", [b"", b"s"])
+@pytest.mark.parametrize("failure", [m.bind(b"", b"nowhere", []), m.parse(b"", b"SELEC")])
+def test_a_parse_that_was_skipped_hides_nothing(front: Proxy, name: bytes, failure: bytes) -> None:
+    application = f"skipped {name!r} {failure!r}"[:60]
+    with Raw(front, application_name=application) as raw:
+        raw.run(m.parse(name, PATIENTS.encode()), m.SYNC)
+        said = raw.run(failure, m.parse(name, b"SELECT 1"), m.SYNC, *run_of(name), times=2)
+        assert said.rows == 0 or front.intents(application)
+
+
+def test_a_parse_that_failed_for_its_name_hides_nothing(front: Proxy) -> None:
+    with Raw(front, application_name="taken") as raw:
+        said = raw.run(
+            m.parse(b"s", PATIENTS.encode()),
+            m.SYNC,
+            m.parse(b"s", b"SELECT 1"),
+            m.SYNC,
+            *run_of(b"s"),
+            times=3,
+        )
+        assert said.rows == 0 or front.intents("taken")
+
+
+@pytest.mark.parametrize("portal", [b"", b"p"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_bind_that_failed_hides_nothing(front: Proxy, portal: bytes, at_once: bool) -> None:
+    name = f"bind {portal!r} {at_once}"
+    with Raw(front, application_name=name) as raw:
+        raw.run(
+            m.parse(b"s", PATIENTS.encode()),
+            m.parse(b"plain", b"SELECT 1"),
+            m.parse(b"save", b"SAVEPOINT a"),
+            m.parse(b"back", b"ROLLBACK TO a"),
+            m.SYNC,
+        )
+        raw.query("BEGIN")
+        steps = (
+            (m.bind(portal, b"s", []), m.SYNC),
+            run_of(b"save", b"x"),
+            (m.bind(portal, b"plain" if portal else b"nowhere", []), m.SYNC),
+            run_of(b"back", b"y"),
+            (m.execute(portal), m.SYNC),
+        )
+        if at_once:
+            said = raw.run(*(one for step in steps for one in step), times=len(steps))
+        else:
+            for step in steps:
+                said = raw.run(*step)
+        assert said.rows == 0 or front.intents(name)
+
+
+def test_a_portal_that_was_closed_counts_no_more(front: Proxy) -> None:
+    close = m.message(m.Frontend.CLOSE, b"Pc\0")
+    with Raw(front, application_name="closed") as raw:
+        raw.run(m.parse(b"s", b"SELECT 1"), m.SYNC)
+        raw.query("BEGIN")
+        raw.run(m.bind(b"c", b"s", []), close, m.SYNC)
+        raw.query("DECLARE c CURSOR FOR SELECT name FROM hospital.patient")
+        said = raw.run(m.execute(b"c"), m.SYNC)
+        raw.query("COMMIT")
+    assert [rows for _, rows, _ in sums(front, "closed")] == [said.rows]
+
+
+TEXTS = [
+    "SELECT 1",
+    "SELEC",
+    "BEGIN",
+    "COMMIT",
+    "ROLLBACK",
+    "SAVEPOINT a",
+    "ROLLBACK TO a",
+    "SET search_path TO marked",
+    "SET search_path TO public",
+    "SET LOCAL search_path TO marked",
+    "SELECT name FROM patient LIMIT 2",
+    "SELECT name FROM hospital.patient LIMIT 3",
+    "TABLE shadow",
+    "CREATE TEMP TABLE patient (name text)",
+    "CREATE TEMP VIEW shadow AS SELECT name FROM hospital.patient LIMIT 4",
+    "DROP TABLE pg_temp.patient",
+    "DROP VIEW shadow",
+    "PREPARE a AS SELECT name FROM hospital.patient LIMIT 5",
+    "PREPARE a AS SELECT name FROM patient LIMIT 6",
+    "PREPARE a AS SELECT 'x'::text",
+    "EXECUTE a",
+    "EXPLAIN EXECUTE a",
+    "DEALLOCATE a",
+    "DEALLOCATE ALL",
+    "DISCARD ALL",
+    "DECLARE a CURSOR FOR SELECT name FROM hospital.patient LIMIT 7",
+    "DECLARE a CURSOR WITH HOLD FOR SELECT name FROM patient LIMIT 8",
+    "DECLARE a CURSOR FOR SELECT 'x'::text",
+    "FETCH 2 FROM a",
+    "FETCH ALL FROM a",
+    "CLOSE a",
+    "SELECT 1; SELECT name FROM hospital.patient LIMIT 9; SELEC",
+    "SELECT name FROM hospital.patient LIMIT 10; SELECT 1 / 0",
+    "COPY (SELECT name FROM hospital.patient LIMIT 11) TO STDOUT",
+]
+"""A few words, from which attempts are put together."""
+
+
+def random_message(draw: random.Random) -> bytes:
+    """One message out of a few, with names out of fewer, so that they meet."""
+    name, portal = draw.choice([b"", b"a"]), draw.choice([b"", b"a"])
+    text = draw.choice(TEXTS).encode()
+    limited = m.message(m.Frontend.EXECUTE, portal + b"\0\0\0\0\x01")
+    common = [m.query(text), m.parse(name, text), m.bind(portal, name, []), m.execute(portal)]
+    rare = [
+        limited,
+        m.SYNC,
+        m.message(m.Frontend.CLOSE, b"S" + name + b"\0"),
+        m.message(m.Frontend.CLOSE, b"P" + portal + b"\0"),
+    ]
+    return draw.choice([*common, *common, *rare, m.SYNC])
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 2000), marks=pytest.mark.slow)], ids=str
+)
+def test_every_row_that_leaves_is_counted(front: Proxy, seeds: range) -> None:
+    total = 0
+    for seed in seeds:
+        draw = random.Random(seed)
+        name = f"random {seed}"
+        received = 0
+        with Raw(front, application_name=name) as raw:
+            for _ in range(4):
+                sent = [random_message(draw) for _ in range(draw.randrange(1, 15))]
+                # an error that says it, which ends a transaction or leaves it failed
+                end = draw.choice([b"", m.query(b"ROLLBACK")]) + m.query(b"the_end")
+                raw.socket.sendall(b"".join(sent) + m.SYNC + end)
+                kind, body = raw.message()
+                while kind and not (kind == b"E" and b"the_end" in body):
+                    received += kind in b"Dd" and re.search(rb"patient \d", body) is not None
+                    kind, body = raw.message()
+                if not kind:
+                    break
+        counted = sum(rows for _, rows, _ in sums(front, name))
+        assert counted >= received, seed
+        total += received
+    assert total > len(seeds)

@@ -14,14 +14,15 @@ import psutil
 import psycopg
 import pytest
 
+from pgbalise.demo.cluster import ThrowawayCluster
+from pgbalise.demo.servers import installation
 from pgbalise.wire import messages as m
-from tests.proxy.proxied import Raw, running, wait_until
+from tests.proxy.proxied import Raw, build, running, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pgbalise.demo.cluster import ThrowawayCluster
     from tests.proxy.proxied import Proxy
 
 FLOOD = "SELECT repeat('x', 100000) FROM generate_series(1, 10000)"
@@ -133,17 +134,17 @@ def test_a_client_that_does_not_read_costs_no_memory(front: Proxy) -> None:
 
 @pytest.mark.slow
 def test_a_gigabyte_passes_a_slow_reader(front: Proxy) -> None:
-    raw = Raw(front)
-    before = max(each.memory_info().rss for each in front.processes())
-    raw.socket.sendall(m.query(FLOOD.encode()))
-    received = peak = 0
-    while chunk := raw.socket.recv(1 << 20):
-        received += len(chunk)
-        if received % 50 == 0:
-            time.sleep(0.01)
-        peak = max(peak, *(each.memory_info().rss for each in front.processes()))
-        if chunk.endswith(b"Z\0\0\0\x05I"):
-            break
+    with Raw(front) as raw:
+        before = max(each.memory_info().rss for each in front.processes())
+        raw.socket.sendall(m.query(FLOOD.encode()))
+        received = peak = 0
+        while chunk := raw.socket.recv(1 << 20):
+            received += len(chunk)
+            if received % 50 == 0:
+                time.sleep(0.01)
+                peak = max(peak, *(each.memory_info().rss for each in front.processes()))
+            if chunk.endswith(b"Z\0\0\0\x05I"):
+                break
     assert received > 10_000 * 100_000
     assert peak - before < 20 << 20
 
@@ -242,3 +243,31 @@ def test_no_process_is_left(cluster: ThrowawayCluster, guarded: str, tmp_path: P
         made.connect()
     _, alive = psutil.wait_procs(found, timeout=5)
     assert alive == []
+
+
+def test_a_server_that_dies_in_the_midst_is_an_error(
+    cluster: ThrowawayCluster, front: Proxy
+) -> None:
+    reader = front.connect(application_name="killed")
+    pid = reader.info.backend_pid
+    threading.Timer(0.4, cluster.psql, [f"SELECT pg_terminate_backend({pid})"]).start()
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        reader.execute("SELECT pg_sleep(0.01), * FROM hospital.patient")
+    [intent] = front.intents("killed")
+    assert front.outcome(intent["extract"])["outcome"] in ("error", "disconnected")
+
+
+@pytest.mark.slow
+def test_protocol_3_2_is_spoken_with_a_server_that_speaks_it(tmp_path: Path) -> None:
+    with ThrowawayCluster(installation=installation(18)) as server:
+        build(server, "newer")
+        options = {"max_protocol_version": "latest", "application_name": "newer"}
+        with running(tmp_path, "newer", f'host = "{server.host}"', top="workers = 2") as made:
+            connection = made.connect(**options)
+            assert connection.pgconn.full_protocol_version == 30002
+            assert len(connection.execute("SELECT * FROM hospital.patient").fetchall()) == 5000
+            # its keys are longer
+            threading.Timer(0.2, connection.cancel_safe).start()
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute("SELECT pg_sleep(10)")
+            assert len(made.intents("newer")) == 1

@@ -17,6 +17,9 @@ CREATE SCHEMA hospital; CREATE SCHEMA marked; CREATE SCHEMA other;
 CREATE TABLE hospital.patient (id int PRIMARY KEY, name text);
 INSERT INTO hospital.patient VALUES (1, 'Anne');
 CREATE VIEW marked.patient AS SELECT id, 'marked' AS name FROM hospital.patient;
+CREATE TABLE hospital.ward (id int);
+CREATE TABLE hospital.night_ward () INHERITS (hospital.ward);
+CREATE VIEW marked.ward AS SELECT * FROM hospital.ward;
 CREATE TABLE other.inbox (id int);
 CREATE RULE answer AS ON INSERT TO other.inbox DO ALSO SELECT * FROM hospital.patient;
 CREATE TABLE other.log (id int, name text);
@@ -31,16 +34,17 @@ CREATE VIEW other.porch AS SELECT * FROM other.door;
 
 
 class Shell:
-    """Does what a proxy does with a text, for one protected relation."""
+    """Does what a proxy does with a text, for two protected relations."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        stored, shown = (self.oid(name) for name in ("hospital.patient", "marked.patient"))
-        patient = Protected("hospital", "patient", "marked", "patient", ())
+        relations = [
+            Protected("hospital", name, "marked", name, ()) for name in ("patient", "ward")
+        ]
         self.rules = Rules(
-            protected={stored: patient},
-            marked={shown: patient},
-            names=frozenset({"patient", "inbox", "log", "register", "door", "porch"}),
+            protected={self.oid(str(known)): known for known in relations},
+            marked={self.oid(f"{known.view_schema}.{known.view}"): known for known in relations},
+            names=frozenset({"patient", "ward", "inbox", "log", "register", "door", "porch"}),
             functions={"first_name": "it reaches patient"},
             builtins=frozenset(),
             enrolled=True,
@@ -92,6 +96,26 @@ def test_a_write_that_gives_no_rows_is_left_to_the_servers_privileges(
     decision = shell(sql)
     assert isinstance(decision, Decision)
     assert decision.sql == sql
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM ONLY hospital.ward",
+        "TABLE ONLY (hospital.ward)",
+        "COPY hospital.ward TO STDOUT",
+    ],
+)
+def test_a_parent_without_its_children_is_refused_since_the_view_shows_both(
+    shell: Shell, sql: str
+) -> None:
+    assert isinstance(shell(sql), Refusal)
+
+
+def test_only_is_kept_where_nothing_inherits(shell: Shell) -> None:
+    decision = shell("SELECT * FROM ONLY hospital.patient")
+    assert isinstance(decision, Decision)
+    assert decision.sql == 'SELECT * FROM ONLY "marked"."patient"'
 
 
 @pytest.mark.parametrize("view", ["door", "porch"])
