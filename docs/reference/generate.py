@@ -345,7 +345,15 @@ def messages_page() -> str:
         NOTE,
         _PROXY,
         "## Refusals",
+<<<<<<< HEAD
         _REFUSALS,
+=======
+        (
+            "An error of the server's own passes unchanged and is not listed. A refused statement"
+            " leaves the connection as any failed statement does. What ends one has severity"
+            " FATAL; so has a message that breaks the protocol, with 08P01."
+        ),
+>>>>>>> proxy
     ]
     for title, rows in refusals().items():
         lines = ["| SQLSTATE | message | hint |", "|---|---|---|"]

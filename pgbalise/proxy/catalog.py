@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import count
 from typing import Any
 
+import psycopg
+
 from pgbalise.beacons import Beacons
-from pgbalise.errors import DatabaseProblem
+from pgbalise.errors import DatabaseProblem, PgbaliseError
 from pgbalise.install import found
 from pgbalise.lookout import load_beacons
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
@@ -209,8 +211,10 @@ class Catalog:
                 self._reading.release()
 
     def _close(self) -> None:
-        self._stack.close()
         self._session = None
+        # a connection that is broken says so once more
+        with suppress(psycopg.Error, PgbaliseError):
+            self._stack.close()
 
     def verifier(self, role: str) -> str | None:
         """Return what the server stores of a role's password, None for a role without."""

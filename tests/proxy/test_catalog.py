@@ -120,3 +120,34 @@ def test_a_restarted_server_is_found_again(server: ThrowawayCluster, changing: P
 
     wait_until(back)
     assert len(changing.intents("back")) == 1
+
+
+def test_what_calls_a_function_that_cannot_be_read_is_not_read_either(
+    server: ThrowawayCluster, changing: Proxy
+) -> None:
+    server.psql(
+        "CREATE FUNCTION public.stored(int) RETURNS int LANGUAGE plpgsql AS"
+        " $$ BEGIN EXECUTE 'SELECT count(*) FROM marked.pat' || 'ient' INTO $1; RETURN $1; END $$;"
+        "CREATE FUNCTION public.step(int, int) RETURNS int LANGUAGE sql"
+        " AS 'SELECT public.stored($2)';"
+        "CREATE AGGREGATE public.counted(int) (SFUNC = public.step, STYPE = int);"
+        "CREATE VIEW public.figures AS SELECT public.stored(1) AS n;"
+        "CREATE VIEW public.report AS SELECT n FROM public.figures;"
+        "CREATE TABLE public.screened (n int); INSERT INTO public.screened VALUES (1);"
+        "ALTER TABLE public.screened ENABLE ROW LEVEL SECURITY;"
+        "CREATE POLICY by_call ON public.screened USING (public.stored(n) > 0);"
+        "GRANT SELECT ON public.figures, public.report, public.screened TO PUBLIC",
+        dbname=DBNAME,
+    )
+    reader = changing.connect(application_name="caller")
+    wait_until(lambda: not works(reader, "SELECT public.stored(1)"))
+    for sql in (
+        "SELECT public.step(1, 2)",
+        "SELECT public.counted(id) FROM public.drug",
+        "SELECT * FROM public.figures",
+        "SELECT * FROM report",
+        "SELECT * FROM public.screened",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute(sql)
+    assert not changing.intents("caller")
