@@ -228,8 +228,8 @@ what varies: names, numbers, addresses; never a value of the SQL."""
 
 _REFUSALS = """\
 An error of the server's own passes unchanged and is not listed. A refused statement leaves the
-connection as any failed statement does. What ends a connection has severity FATAL; so has a
-message that breaks the protocol, with 08P01."""
+connection as any failed statement does. What ends one has severity FATAL; so has a message
+that breaks the protocol, with 08P01."""
 
 _REFUSING = {
     "Statements": (
@@ -345,15 +345,7 @@ def messages_page() -> str:
         NOTE,
         _PROXY,
         "## Refusals",
-<<<<<<< HEAD
         _REFUSALS,
-=======
-        (
-            "An error of the server's own passes unchanged and is not listed. A refused statement"
-            " leaves the connection as any failed statement does. What ends one has severity"
-            " FATAL; so has a message that breaks the protocol, with 08P01."
-        ),
->>>>>>> proxy
     ]
     for title, rows in refusals().items():
         lines = ["| SQLSTATE | message | hint |", "|---|---|---|"]
