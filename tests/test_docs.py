@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from pgbalise.marking.policy import load_policy
+from pgbalise.proxy.background import check_watch
+from pgbalise.proxy.config import parse_config
 
 PROJECT = Path(__file__).resolve().parents[1]
 PAGES = sorted([PROJECT / "README.md", PROJECT / "CHANGELOG.md", *PROJECT.glob("docs/**/*.md")])
@@ -51,12 +54,19 @@ def _command_lines() -> list[tuple[str, tuple[str, ...]]]:
             lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
             lexer.whitespace_split = True
             words = list(lexer)
-            if "pgbalise" not in words:
+            # elsewhere it is the name of a user or of a role
+            at = next((n for n, word in enumerate(words) if _runs(word, words[:n])), None)
+            if at is None:
                 continue
-            words = words[words.index("pgbalise") + 1 :]
+            words = words[at + 1 :]
             end = next((at for at, word in enumerate(words) if word in _ENDS), len(words))
             found.append((page, tuple(words[:end])))
     return found
+
+
+def _runs(word: str, before: list[str]) -> bool:
+    place = not before or before[-1] in _ENDS | {"--", "do", "time"} or "=" in before[-1]
+    return word.rpartition("/")[2] == "pgbalise" and place
 
 
 def _anchor(title: str) -> str:
@@ -105,5 +115,16 @@ def test_command_line_parses(page: str, words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("page", "body"), _blocks("toml"))
-def test_policy_example_loads(page: str, body: str) -> None:
-    assert load_policy(body).relations
+def test_toml_example_is_a_policy_or_a_configuration(page: str, body: str) -> None:
+    if "relation" in tomllib.loads(body):
+        assert load_policy(body).relations
+    else:
+        check_watch(parse_config(body))
+
+
+def test_every_refusal_has_an_sqlstate_and_no_gap() -> None:
+    rows = [row for some in GENERATOR.refusals().values() for row in some]
+    assert len(rows) > 60
+    for sqlstate, message, _ in rows:
+        assert re.fullmatch("[0-9A-Z]{5}", sqlstate), message
+        assert message != "…"

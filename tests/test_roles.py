@@ -36,6 +36,7 @@ CREATE ROLE newcomer LOGIN; CREATE ROLE another LOGIN;
 CREATE ROLE admin LOGIN IN ROLE balise_admin;
 CREATE ROLE auditor LOGIN IN ROLE balise_auditor;
 CREATE ROLE "auditor, reader" LOGIN IN ROLE balise_auditor;
+CREATE ROLE proxy LOGIN IN ROLE balise_proxy;
 GRANT USAGE ON SCHEMA ward TO admin, "auditor, reader", "table owner";
 GRANT SELECT ON ward.vital TO "auditor, reader";
 GRANT SELECT ON ward.spare TO admin WITH GRANT OPTION;
@@ -55,8 +56,11 @@ ATTEMPTS = {
     "read secrets: seeds, stored words": "TABLE balise.relation_secret; TABLE balise.codeword",
     "read the views' definitions: quanta, bounds": "SELECT 1 / (definition LIKE '%get_bit%')::int"
     " FROM pg_views WHERE schemaname = 'marked'",
-    "read policies, epochs, recipients, commitments": "TABLE balise.policy; TABLE balise.epoch;"
-    "TABLE balise.recipient; TABLE balise.commitment",
+    "read policies, epochs, recipients": "TABLE balise.policy; TABLE balise.epoch;"
+    "TABLE balise.recipient",
+    "read commitments": "TABLE balise.commitment",
+    "try whether a value is a decoy's: balise.decoy_digests()": "SELECT balise.decoy_digests("
+    "sha256('key'))",
     "trace with balise.trace()": "SELECT balise.trace('public.leak', 'ward.vital', '{key}')",
     "change the draft, apply it, refresh views": "SELECT balise.mark_column('ward.vital', 'pulse',"
     " quantum => '2'), balise.apply('{key}'), balise.refresh_views()",
@@ -77,11 +81,12 @@ ATTEMPTS = {
 }
 
 REGISTRY = """
-CREATE ROLE writer LOGIN; CREATE ROLE reader LOGIN;
-GRANT USAGE ON SCHEMA balise_registry TO writer, reader;
-GRANT SELECT ON ALL TABLES IN SCHEMA balise_registry TO writer, reader;
-GRANT INSERT ON ALL TABLES IN SCHEMA balise_registry TO writer;
+CREATE ROLE writer LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE courier LOGIN;
+GRANT USAGE ON SCHEMA balise_registry TO writer, courier, reader;
+GRANT SELECT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier, reader;
+GRANT INSERT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier;
 GRANT UPDATE ON balise_registry.recipient TO writer;
+GRANT UPDATE (delivered_at) ON balise_registry.alert TO courier;
 """
 
 REGISTRY_ATTEMPTS = {
@@ -92,6 +97,7 @@ REGISTRY_ATTEMPTS = {
     "INSERT INTO balise_registry.checkpoint"
     " VALUES (1, sha256('c'), sha256('b'), now(), sha256('d') || sha256('e'))",
     "note a revocation": "UPDATE balise_registry.recipient SET revoked_at = now()",
+    "note that an alert was told": "UPDATE balise_registry.alert SET delivered_at = now()",
     "change or remove an entry": "DELETE FROM balise_registry.entry",
     "drop the trigger that refuses that": "DROP TRIGGER append_only ON balise_registry.entry",
     "upgrade": "CREATE TABLE balise_registry.another ()",

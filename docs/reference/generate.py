@@ -222,6 +222,15 @@ def doctor_page() -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+_PROXY = """\
+What [the proxy](proxy.md) says: to clients, to a monitoring system, and in its log. “…” stands for
+what varies: names, numbers, addresses; never a value of the SQL."""
+
+_REFUSALS = """\
+An error of the server's own passes unchanged and is not listed. A refused statement leaves the
+connection as any failed statement does. What ends one has severity FATAL; so has a message
+that breaks the protocol, with 08P01."""
+
 _REFUSING = {
     "Statements": (
         "pgbalise.rewrite.reading",
@@ -334,16 +343,9 @@ def messages_page() -> str:
     out = [
         "# Messages of the proxy",
         NOTE,
-        (
-            "What [the proxy](proxy.md) says: to clients, to a monitoring system, and in its log."
-            " “…” stands for what varies: names, numbers, addresses; never a value of the SQL."
-        ),
+        _PROXY,
         "## Refusals",
-        (
-            "An error of the server's own passes unchanged and is not listed. A refused statement"
-            " leaves the connection as any failed statement does. What ends one has severity"
-            " FATAL; so has a message that breaks the protocol, with 08P01."
-        ),
+        _REFUSALS,
     ]
     for title, rows in refusals().items():
         lines = ["| SQLSTATE | message | hint |", "|---|---|---|"]
