@@ -156,7 +156,8 @@ def _relay(
     if through == "nothing":
         # twice the same way: what differs says how stable the suite is
         return direct
-    listen = (stage.address, 6432)
+    # the same port as the server's: suites ask for it
+    listen = (loopback(1), stage.cluster.port)
     if through == "pgbouncer":
         stack.enter_context(pgbouncer(direct, listen, stage.roles))
     else:
