@@ -35,10 +35,10 @@ DEADLINE = 30.0
 """Seconds that a program has to start listening, or to stop."""
 
 
-def loopback() -> str:
+def loopback(number: int = 0) -> str:
     """An address of this machine's own that no other run is likely to use: ports can be fixed."""
     low = os.getpid() % 62_500
-    return f"127.77.{low // 250 + 1}.{low % 250 + 1}"
+    return f"127.{77 + number}.{low // 250 + 1}.{low % 250 + 1}"
 
 
 def open_to_loopback(cluster: ThrowawayCluster, address: str) -> None:

@@ -1,6 +1,6 @@
 """Run another project's suite directly and through a relay, and print what differs.
 
-    PYTHONPATH=. python tests/suites NAME --source DIR [--python FILE] [--through pgbalise]
+    PYTHONPATH=. python tests/suites NAME --source DIR [--python FILE] [--through pgbalise] [-- ...]
 
 One throwaway server; for each leg a new database in which pgbalise is installed and protects a
 relation, and the suite connects as a superuser who is no recipient. A test that differs is run
@@ -107,6 +107,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--sql-only", action="store_true", help="the catalog without the extension")
     parser.add_argument("--json", type=Path, help="write all outcomes there")
     parser.add_argument("--keep", type=Path, help="keep each leg's files in this folder")
+    parser.add_argument("more", nargs="*", help="options for the suite, after --")
     given = parser.parse_args(arguments)
     suite = SUITES[given.name]
     legs: dict[str, Outcomes] = {}
@@ -132,6 +133,7 @@ def main(arguments: list[str]) -> int:
                     Place(*place, suite.dbname),
                     work.resolve(),
                     only,
+                    given.more,
                 )
             print(f"{name}: {_counts(found)} in {perf_counter() - begin:.0f} s", flush=True)
             return found
@@ -156,7 +158,8 @@ def _relay(
     if through == "nothing":
         # twice the same way: what differs says how stable the suite is
         return direct
-    listen = (stage.address, 6432)
+    # the same port as the server's: suites ask for it
+    listen = (loopback(1), stage.cluster.port)
     if through == "pgbouncer":
         stack.enter_context(pgbouncer(direct, listen, stage.roles))
     else:

@@ -54,9 +54,18 @@ class Suite:
     """SQL run as a superuser in its new database before each leg."""
 
     def run(
-        self, source: Path, python: Path, place: Place, work: Path, only: frozenset[str]
+        self,
+        source: Path,
+        python: Path,
+        place: Place,
+        work: Path,
+        only: frozenset[str],
+        more: list[str],
     ) -> Outcomes:
-        """Run the tests (of the files of those in ``only``, when there are any)."""
+        """Run the tests (of the files of those in ``only``, when there are any).
+
+        ``more`` are pytest's options on top of the suite's own.
+        """
         for part in self.parts:
             (work / part).parent.mkdir(parents=True, exist_ok=True)
             if (source / part).is_dir():
@@ -77,6 +86,7 @@ class Suite:
             *("-m", "pytest", "-q", "-p", "suite_recorder"),
             *("--timeout=120", "-W", "ignore::pytest.PytestUnknownMarkWarning"),
             *(option.format(**names) for option in self.options),
+            *more,
             *(sorted({test.partition("::")[0] for test in only}) or self.targets),
         ]
         with (work / "log").open("wb") as log:
@@ -114,7 +124,13 @@ class Regress:
     )
 
     def run(
-        self, source: Path, python: Path, place: Place, work: Path, only: frozenset[str]
+        self,
+        source: Path,
+        python: Path,
+        place: Place,
+        work: Path,
+        only: frozenset[str],
+        more: list[str],
     ) -> Outcomes:
         """Run the whole schedule: its tests build on each other. ``source`` has pg_regress.c."""
         for part in ("sql", "expected", "data"):
@@ -139,7 +155,7 @@ class Regress:
             *("--use-existing", f"--dbname={place.dbname}", f"--user={USER}"),
             *(f"--host={place.host}", f"--port={place.port}", f"--bindir={BIN}"),
             *(f"--dlpath={work}", f"--inputdir={work}", f"--outputdir={work}"),
-            *("--schedule=parallel_schedule", "--max-concurrent-tests=20"),
+            *("--schedule=parallel_schedule", "--max-concurrent-tests=20", *more),
         ]
         done = subprocess.run(
             command,
