@@ -66,7 +66,11 @@ KeyCommand = Annotated[
 ]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
-_REGISTRY_PACKAGES = ("alembic", "cryptography", "sqlalchemy")
+_EXTRAS = {
+    **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
+    **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),
+}
+"""The extra that has a package; those of pyarrow and the frames are the rest."""
 
 _INTERRUPTED = 130
 """What typer makes of a KeyboardInterrupt."""
@@ -87,7 +91,7 @@ def main() -> None:
     except TyperException as problem:
         _complain(problem.format_message())
     except ModuleNotFoundError as problem:
-        extra = "registry" if problem.name in _REGISTRY_PACKAGES else "arrow"
+        extra = _EXTRAS.get((problem.name or "").partition(".")[0], "arrow")
         _complain(f"this needs the Python package {problem.name} (pip install 'pgbalise[{extra}]')")
     except Abort:
         _complain("interrupted")

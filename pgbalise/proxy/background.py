@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pgbalise.alerts import AlertDesk, senders
 from pgbalise.errors import DatabaseProblem
-from pgbalise.lookout import Lookout, past_from_ledger
+from pgbalise.lookout import STATE, Lookout, past_from_ledger
 from pgbalise.proxy.courier import Courier
 from pgbalise.proxy.metrics import Name as Count
 from pgbalise.registry.store import open_registry
@@ -50,8 +50,10 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
     """Return the keeper's tasks."""
     config = context.config
     limits = parse_limits(config.watch)
-    desk = AlertDesk(config.run / "alerts", senders(parse_sinks(config.alerts)), config.registry)
-    lookout = Lookout(limits, config.run, _LoggedDesk(desk, context), _past(context, limits))
+    # beside the spool, since what was not told yet must outlast the machine's next start
+    alerts = config.spool / "alerts"
+    desk = AlertDesk(alerts, senders(parse_sinks(config.alerts)), config.registry)
+    lookout = Lookout(limits, config.spool, _LoggedDesk(desk, context), _past(context, limits))
     courier = Courier(config.spool, config.registry, observe=lookout.observe)
 
     def deliver(stop: threading.Event) -> None:
@@ -66,6 +68,10 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
             found = courier.figures()
             counters.add(Count.RECORDS_DELIVERED, found.delivered - before.delivered)
             counters.add(Count.RECORDS_SET_ASIDE, found.damaged - before.damaged)
+            if found.error is not None and found.error != before.error:
+                context.log.warning("delivery", error=found.error)
+            if found.observe_error is not None and found.observe_error != before.observe_error:
+                context.log.warning("watch", error=found.observe_error)
             before = found
             counters.set(Count.SPOOL_BYTES_WAITING, found.waiting_bytes)
             # without a registry nothing is late
@@ -85,7 +91,7 @@ def check_watch(config: Config) -> None:
 def _past(context: WorkerContext, limits: Limits) -> dict[str, Past]:
     """Return the recipients' past from the ledger, when this machine has none of its own."""
     config = context.config
-    if config.registry is None or (config.run / "watch.json").exists():
+    if config.registry is None or (config.spool / STATE).exists():
         return {}
     try:
         with open_registry(config.registry) as registry:

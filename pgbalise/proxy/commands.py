@@ -28,12 +28,14 @@ def proxy(
     Runs until SIGTERM, which lets sessions finish; SIGHUP reads the configuration again.
     """
     from pgbalise.proxy.background import check_watch, tasks
-    from pgbalise.proxy.config import Config, parse_config, parse_listen
-    from pgbalise.proxy.supervisor import run
+    from pgbalise.proxy.config import Config, parse_listen
+    from pgbalise.proxy.spool import check_directory
+    from pgbalise.proxy.supervisor import read_config, run
     from pgbalise.proxy.worker import client_context, serve, upstream_context
 
     def usable(found: Config) -> None:
         check_watch(found)
+        check_directory(found.spool)
         try:
             upstream_context(found)
             if found.tls is not None:
@@ -45,11 +47,7 @@ def proxy(
             ) from None
 
     if check:
-        try:
-            found = parse_config(config.read_text("utf-8"))
-        except OSError as problem:
-            raise InvalidInput(f"{config}: cannot be read: {problem.strerror}") from None
-        usable(found)
+        _, found = read_config(config, usable)
         for warning in found.warnings():
             typer.echo(warning)
         typer.echo(f"{config}: can be used")

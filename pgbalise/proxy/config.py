@@ -113,6 +113,11 @@ class Upstream:
     connect_seconds: int
 
     @property
+    def encrypted(self) -> bool:
+        """Whether TLS is spoken with the server, if it can."""
+        return self.tls is not TlsMode.DISABLE and self.address.socket is None
+
+    @property
     def address(self) -> Address:
         """Where to connect."""
         return Address(self.host, self.port)
@@ -243,6 +248,17 @@ class Config:
                 for address in self.listen
                 if not address.local
             ]
+        relays = self.authentication.mode is AuthenticationMode.RELAY
+        if relays and self.tls is not None and self.upstream.encrypted:
+            found.append(
+                "authentication.mode: with TLS on both sides, relay lets SCRAM roles in only with"
+                " channel_binding=disable; scram has no such limit"
+            )
+        if relays and self.upstream.certificate is not None:
+            found.append(
+                "upstream.certificate: with relay, a cert line in pg_hba.conf would take the"
+                " proxy's certificate for every client's"
+            )
         if self.metrics is not None and not self.metrics.local:
             found.append(f"metrics: {self.metrics} can be reached from other machines")
         if not self.upstream.address.local and self.upstream.tls in {

@@ -47,6 +47,7 @@ from pgbalise.wire.relay import Ask, Forward, Refuse, Verdict
 if TYPE_CHECKING:
     from pgbalise.errors import SpoolProblem
     from pgbalise.lookout import RefusedRecipients
+    from pgbalise.proxy.log import EventLog
     from pgbalise.proxy.metrics import Counters
     from pgbalise.proxy.spool import Spool
 
@@ -91,6 +92,7 @@ class Desk:
     point_rows: int
     now: Callable[[], datetime]
     refused: RefusedRecipients
+    log: EventLog
     beacons: dict[str, Beacons] = field(default_factory=dict)
     analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
     shapes: OrderedDict[object, _Known] = field(default_factory=OrderedDict)
@@ -137,6 +139,9 @@ class Passage:
     def ended(
         self, token: Any, step: int, rows: int, size: int, tag: bytes, sqlstate: str | None
     ) -> None:
+        """Nothing is counted."""
+
+    def moved(self, token: Any, step: int, rows: int, size: int) -> None:
         """Nothing is counted."""
 
     def parameter(self, name: str, value: str) -> None:
@@ -502,6 +507,15 @@ class SessionGate:
 
     def _refuse(self, refusal: Refusal) -> Refuse:
         self._desk.counters.add(Count.STATEMENTS_REFUSED)
+        self._desk.log.info(
+            "statement.refused",
+            session=self._visitor.session,
+            role=self._visitor.recipient,
+            database=self._visitor.database,
+            client=self._visitor.client,
+            sqlstate=refusal.sqlstate,
+            reason=refusal.message,
+        )
         return Refuse(error_response(refusal.sqlstate, refusal.message, refusal.hint))
 
     def _is_stale(self, token: _Token) -> bool:
@@ -584,7 +598,7 @@ class SessionGate:
                 continue
             extract.running -= 1
             if index == 0:
-                told = rows or _rows_of(tag)
+                told = rows or (0 if extract.run_rows else _rows_of(tag))
                 extract.rows += told
                 extract.run_rows += told
                 extract.size += size
@@ -598,6 +612,15 @@ class SessionGate:
                 if whole and extract.run_rows > self._desk.point_rows and extract.running <= 0:
                     self._end(key, "complete", None)
                 extract.run_rows = 0
+
+    def moved(self, token: _Token, step: int, rows: int, size: int) -> None:
+        """Add what has left of a run that has not ended."""
+        for one in token.reads[step][:1] if step < len(token.reads) else ():
+            extract = self._extracts.get(_key(one))
+            if extract is not None:
+                extract.rows += rows
+                extract.run_rows += rows
+                extract.size += size
 
     def _made(self, token: _Token, step: int, sqlstate: str | None) -> None:
         """Two of one name cannot be: what was made has taken the place of what was there."""

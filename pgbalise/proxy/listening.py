@@ -56,10 +56,16 @@ def _remove_stale(path: Path) -> None:
             path.unlink()
 
 
-def listen_tcp(address: Address) -> list[socket.socket]:
+def check_free(address: Address) -> None:
+    """Raise EnvironmentProblem unless nobody listens on an address, another proxy neither."""
+    for listener in listen_tcp(address, shared=False):
+        listener.close()
+
+
+def listen_tcp(address: Address, *, shared: bool = True) -> list[socket.socket]:
     """Listen on every address of a host; several processes may, the kernel shares connections out.
 
-    Raises EnvironmentProblem when that is not possible.
+    Unless ``shared``, no other may. Raises EnvironmentProblem when that is not possible.
     """
     opened: list[socket.socket] = []
     try:
@@ -68,7 +74,7 @@ def listen_tcp(address: Address) -> list[socket.socket]:
         )
         for family, kind, protocol, _, name in found:
             with _passed_over_if_missing(len(found) > 1):
-                opened.append(_open_tcp(family, kind, protocol, name))
+                opened.append(_open_tcp(family, kind, protocol, name, shared))
         if not opened:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     except OSError as problem:
@@ -93,11 +99,13 @@ def _passed_over_if_missing(allowed: bool) -> Iterator[None]:
             raise
 
 
-def _open_tcp(family: int, kind: int, protocol: int, name: tuple[object, ...]) -> socket.socket:
+def _open_tcp(
+    family: int, kind: int, protocol: int, name: tuple[object, ...], shared: bool
+) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(name)

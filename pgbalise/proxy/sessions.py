@@ -197,8 +197,9 @@ class Session:
             self._log("refused", reason=str(refused))
             self._worker.counters.add(Count.LOGINS_FAILED)
             await self._send_last(connection, refused.response)
-        except OSError:
-            pass
+        except OSError as problem:
+            # a TLS handshake that failed, or a client that left in the midst of its login
+            self._log("connection.lost", reason=type(problem).__name__)
         finally:
             if not self.ready:
                 if self.client is None:
@@ -601,6 +602,7 @@ class Session:
         self._tell_bytes()
         self._let_go()
         if self.ready:
+            self.relay.tell()
             self.gate.finish(outcome)
         for transport in (self.server, self.client):
             if transport is not None and not transport.is_closing():
@@ -611,6 +613,7 @@ class Session:
         """Tell the ledger how far extracts are that have not ended."""
         if self.ready:
             self._tell_bytes()
+            self.relay.tell()
             self.gate.progress()
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
 from pgbalise.proxy.config import Address, Config, parse_config
-from pgbalise.proxy.listening import listen_tcp, listen_unix
+from pgbalise.proxy.listening import check_free, listen_tcp, listen_unix
 from pgbalise.proxy.log import EventLog, configure
 from pgbalise.proxy.metrics import Board, Counters, MetricsServer, Name
 from pgbalise.proxy.notify import Notifier
@@ -151,12 +151,15 @@ def run(
     Call it before the process has threads or an event loop: it forks. Raises InvalidInput for the
     configuration, EnvironmentProblem when folders or addresses cannot be used.
     """
-    text, config = _read(config_path, check)
+    text, config = read_config(config_path, check)
     if listen:
         config = replace(config, listen=listen)
     configure(config.log)
     with ExitStack() as stack:
         stack.enter_context(_locked(config.run))
+        for address in (*config.listen, *((config.metrics,) if config.metrics else ())):
+            if address.socket is None:
+                check_free(address)
         sockets = tuple(
             stack.enter_context(listen_unix(address)) for address in config.listen if address.socket
         )
@@ -346,7 +349,7 @@ class _Supervisor:
             return
         self._notifier.reloading()
         try:
-            text, new = _read(self._path, self._check)
+            text, new = read_config(self._path, self._check)
             if self._listen:
                 new = replace(new, listen=self._listen)
             self._publish(text)
@@ -568,7 +571,8 @@ def _keep(context: WorkerContext, background: Background | None) -> None:
         raise failures[0]
 
 
-def _read(path: Path, check: Callable[[Config], None] | None) -> tuple[str, Config]:
+def read_config(path: Path, check: Callable[[Config], None] | None) -> tuple[str, Config]:
+    """Return a configuration's text and what it says; raise InvalidInput."""
     try:
         text = path.read_text("utf-8")
     except OSError as problem:

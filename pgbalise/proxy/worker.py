@@ -71,7 +71,8 @@ class Worker:
             context.counters,
             context.config.ledger.point_rows,
             lambda: datetime.now(UTC),
-            RefusedRecipients(context.config.run),
+            RefusedRecipients(context.config.spool),
+            context.log,
         )
         self._catalogs: dict[str, asyncio.Task[Catalog]] = {}
         self._sessions: set[Session] = set()

@@ -126,6 +126,9 @@ class Gate(Protocol):
         portal has more rows.
         """
 
+    def moved(self, token: Any, step: int, rows: int, size: int) -> None:
+        """A statement that has not ended has given these since; ``ended`` will not count them."""
+
     def parameter(self, name: str, value: str) -> None:
         """The server reported a setting."""
 
@@ -382,6 +385,15 @@ class Relay:
     def _quiet(self) -> bool:
         queue = self._queue
         return not queue or all(one.kind >= Expected.COPY_END for one in queue)
+
+    def tell(self) -> None:
+        """Tell the gate what has left of the statement that the server is answering now."""
+        head = self._queue[0] if self._queue else None
+        runs = head is not None and head.kind in (Expected.QUERY, Expected.EXECUTE)
+        if runs and head is not None and head.token is not None and self._rows:
+            rows, size = self._rows, self._size
+            self._rows = self._size = 0
+            self._gate.moved(head.token, head.step, rows, size)
 
     # what the client sends
 

@@ -103,6 +103,39 @@ def test_a_client_that_vanishes_is_an_outcome(front: Proxy) -> None:
     assert front.outcome(intent["extract"])["outcome"] == "disconnected"
 
 
+def test_what_left_before_the_client_hung_up_is_counted(front: Proxy) -> None:
+    raw = Raw(front, application_name="hung up")
+    many = b"SELECT p.* FROM hospital.patient AS p, generate_series(1, 100000)"
+    raw.socket.sendall(m.query(b"COPY (" + many + b") TO STDOUT"))
+    got = b""
+    while len(got) < 1_000_000:
+        got += raw.socket.recv(65536)
+    raw.socket.close()
+    [intent] = front.intents("hung up")
+    outcome = front.outcome(intent["extract"])
+    assert outcome["outcome"] == "disconnected"
+    assert outcome["rows"] >= got.count(b"\n") - 1
+    assert outcome["bytes"] >= 900_000
+    assert outcome["executions"] == 0
+
+
+def test_a_long_copy_tells_of_its_progress(
+    cluster: ThrowawayCluster, guarded: str, tmp_path: Path
+) -> None:
+    with own(cluster, guarded, tmp_path, more="[ledger]\noutcome_seconds = 1") as made:
+        raw = Raw(made, application_name="slow")
+        many = b"SELECT p.* FROM hospital.patient AS p, generate_series(1, 100000)"
+        raw.socket.sendall(m.query(b"COPY (" + many + b") TO STDOUT"))
+        raw.socket.recv(65536)
+        wait_until(lambda: made.records("progress"))
+        first = made.records("progress")[0]
+        assert first["rows"] > 0
+        assert first["executions"] == 0
+        raw.socket.close()
+        outcome = made.outcome(first["extract"])
+        assert outcome["rows"] >= first["rows"]
+
+
 def test_leaving_in_the_midst_is_no_completion(front: Proxy) -> None:
     with Raw(front, application_name="left") as raw:
         statement = m.query(b"SELECT pg_sleep(0.001), * FROM hospital.patient")

@@ -96,6 +96,9 @@ class Recorder:
         token.step, token.failed = step, sqlstate is not None
         self.rows[token.sql] += rows
 
+    def moved(self, token: Any, step: int, rows: int, size: int) -> None:
+        raise AssertionError("nobody asked")
+
     def parameter(self, name: str, value: str) -> None:
         self.calls.append(("parameter", name, value))
 
