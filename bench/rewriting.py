@@ -701,7 +701,8 @@ def _all_write(tags: list[str]) -> bool:
 
 def _general(message: str) -> str:
     """Leave the names out of a message, so that like ones can be counted."""
-    return re.sub(r'"[^"]*"|\b\w+\.\w+\b', "...", message)
+    names = r'"[^"]*"|\b\w+\.\w+\b|(?<=function )\w+(?= )|(?<=calls )\w+|(?<=reaches )\w+'
+    return re.sub(names, "...", message)
 
 
 class Client:
