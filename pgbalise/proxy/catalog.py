@@ -30,6 +30,7 @@ SELECT (SELECT max(version) FROM balise.policy WHERE applied_at IS NOT NULL),
        (SELECT max(epoch) FROM balise.epoch),
        (SELECT count(*) || ' ' || count(revoked_at) FROM balise.recipient),
        (SELECT count(*) || ' ' || coalesce(sum(xmin::text::numeric), 0) FROM pg_rewrite),
+       (SELECT count(*) || ' ' || coalesce(sum(xmin::text::numeric), 0) FROM pg_policy),
        (SELECT count(*) || ' ' || coalesce(sum(xmin::text::numeric), 0)
           FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace),
        (SELECT count(*) || ' ' || coalesce(sum(xmin::text::numeric), 0) FROM pg_inherits),

@@ -54,6 +54,7 @@ class Name(IntEnum):
     SESSIONS_WAITING = auto()
     INTENT_WAIT_NANOSECONDS = auto()
     SPOOL_PROBLEM = auto()
+    SERVER_PROBLEM = auto()
     SPOOL_BYTES_WAITING = auto()
     RECORDS_DELIVERED = auto()
     RECORDS_SET_ASIDE = auto()
@@ -114,6 +115,9 @@ METRICS: Final[dict[Name, Metric]] = {
         "intent_wait_seconds_total", "Time that rows waited for the disk.", per_second=True
     ),
     Name.SPOOL_PROBLEM: Metric("spool_problem", "Processes that cannot write to the spool."),
+    Name.SERVER_PROBLEM: Metric(
+        "server_problem", "Processes that could not reach the server or read a catalog last time."
+    ),
     Name.SPOOL_BYTES_WAITING: Metric("spool_bytes_waiting", "Bytes not yet delivered."),
     Name.RECORDS_DELIVERED: Metric("records_delivered_total", "Records in the registry."),
     Name.RECORDS_SET_ASIDE: Metric("records_set_aside_total", "Damaged records set aside."),
@@ -222,6 +226,8 @@ class Board:
                 found.append(f"a worker has not moved for {int(now - beat)} s")
         if self.total(Name.SPOOL_PROBLEM):
             found.append("the spool cannot be written: protected data is refused")
+        if self.total(Name.SERVER_PROBLEM):
+            found.append("the server cannot be reached, or its catalog cannot be read: see the log")
         age = self.largest(Name.OLDEST_UNDELIVERED_SECONDS)
         if age > REGISTRY_BEHIND_SECONDS:
             found.append(f"the registry is {age} s behind")

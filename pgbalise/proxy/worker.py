@@ -167,7 +167,7 @@ class Worker:
     async def _accept(self, listener: socket.socket) -> None:
         while not self.draining:
             try:
-                connection, _ = await self.loop.sock_accept(listener)
+                connection, peer = await self.loop.sock_accept(listener)
             except OSError as problem:
                 # out of file descriptors: clients wait in the kernel's queue
                 self.log.failure("cannot accept", problem)
@@ -177,8 +177,7 @@ class Worker:
             address = "local"
             if connection.family != socket.AF_UNIX:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with contextlib.suppress(OSError):
-                    address = connection.getpeername()[0]
+                address = peer[0]
             session = Session(self, address)
             limits = self.config.limits
             per_address = limits.connections_per_address
@@ -267,14 +266,25 @@ class Worker:
                 del self._catalogs[database]
             raise
         if not catalog.connected:
-            await self.loop.run_in_executor(None, catalog.refresh)
+            await self._read_anew(catalog)
         return catalog
+
+    async def _read_anew(self, catalog: Catalog) -> bool:
+        """Read what has changed of a catalog; return whether anything had. Raise PgbaliseError."""
+        try:
+            changed = await self.loop.run_in_executor(None, catalog.refresh)
+        except PgbaliseError as problem:
+            self.counters.set(Count.SERVER_PROBLEM, 1)
+            self.log.failure("catalog not read", problem, database=catalog.current.database)
+            raise
+        self.counters.set(Count.SERVER_PROBLEM, 0)
+        return changed
 
     async def _read_catalog(self, database: str) -> Catalog:
         catalog = Catalog(
             self._own_dsn(database), database, frozenset(self.config.rewrite.functions)
         )
-        await self.loop.run_in_executor(None, catalog.refresh)
+        await self._read_anew(catalog)
         self.spawn(self._refresh(database, catalog))
         self.spawn(self._watch_decoys(database, catalog))
         return catalog
@@ -300,13 +310,11 @@ class Worker:
             if not self._by_database[database]:
                 continue
             before = catalog.current.reach
-            try:
-                if await self.loop.run_in_executor(None, catalog.refresh):
+            with contextlib.suppress(PgbaliseError):
+                if await self._read_anew(catalog):
                     self.log.info("catalog", database=catalog.current.database)
                     if not catalog.current.reach <= before:
                         self._outdate(database)
-            except PgbaliseError as problem:
-                self.log.failure("catalog not read", problem)
 
     def _outdate(self, database: str) -> None:
         """More leads to what is protected: end sessions that may have prepared to go that way."""
@@ -355,6 +363,7 @@ class Worker:
                 return await self._connect(protocol)
         except (OSError, ssl.SSLError, TimeoutError) as problem:
             self.counters.add(Count.UPSTREAM_FAILURES)
+            self.counters.set(Count.SERVER_PROBLEM, 1)
             self.log.failure("server not reached", problem, upstream=str(upstream.address))
             raise EnvironmentProblem(
                 "the server cannot be reached", hint="see the proxy's log"

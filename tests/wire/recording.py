@@ -96,7 +96,7 @@ class Recorder:
         token.step, token.failed = step, sqlstate is not None
         self.rows[token.sql] += rows
 
-    def moved(self, token: Any, step: int, rows: int, size: int) -> None:
+    def moved(self, token: object, step: int, rows: int, size: int) -> None:
         raise AssertionError("nobody asked")
 
     def parameter(self, name: str, value: str) -> None:
