@@ -122,15 +122,24 @@ def split(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def connect(address: str, database: str = "postgres", version: int = m.PROTOCOL_3_0) -> Line:
-    """Log in as postgres at a server's Unix socket."""
-    line = Line(socket.socket(socket.AF_UNIX))
-    line.socket.connect(address)
+    """Log in as postgres at a server's Unix socket.
+
+    Wait for a server that recovers: a few conversations end its process by a signal, straight too.
+    """
     parameters = {"user": "postgres", "database": database, "application_name": "conversation"}
-    line.socket.sendall(m.startup_message(parameters, version))
-    while not line.seen.endswith(b"Z\0\0\0\5I"):
-        line.read(5)
-    line.seen = b""
-    return line
+    until = time.monotonic() + 20
+    while True:
+        line = Line(socket.socket(socket.AF_UNIX))
+        line.socket.connect(address)
+        line.send(m.startup_message(parameters, version))
+        while not line.closed and not line.seen.endswith(b"Z\0\0\0\5I"):
+            line.read(5)
+        if not line.closed:
+            line.seen = b""
+            return line
+        line.socket.close()
+        assert time.monotonic() < until, "the server lets nobody in"
+        time.sleep(0.1)
 
 
 @dataclass
