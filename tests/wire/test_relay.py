@@ -323,7 +323,9 @@ def counts(line: Line, *said: bytes) -> dict[bytes, int]:
     assert line.relay is not None
     for data in said:
         line.send(data)
-        line.read(0.05)
+        # as a client would: the next thing is said when the server has nothing more to say
+        while line.read(0.05):
+            pass
     line.send(m.query(b"ROLLBACK") + m.query(b"SELECT '%s' /* plain */" % END))
     line.finish()
     gate = line.relay._gate
