@@ -1,6 +1,6 @@
 """Run another project's suite directly and through a relay, and print what differs.
 
-    PYTHONPATH=. python tests/suites NAME --source DIR [--python FILE] [--through pgbalise] [-- MORE]
+    PYTHONPATH=. python tests/suites NAME --source DIR [--python FILE] [--through pgbalise] [-- ...]
 
 One throwaway server; for each leg a new database in which pgbalise is installed and protects a
 relation, and the suite connects as a superuser who is no recipient. A test that differs is run
