@@ -107,8 +107,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--sql-only", action="store_true", help="the catalog without the extension")
     parser.add_argument("--json", type=Path, help="write all outcomes there")
     parser.add_argument("--keep", type=Path, help="keep each leg's files in this folder")
-    parser.add_argument("more", nargs="*", help="options for the suite, after --")
-    given = parser.parse_args(arguments)
+    # argparse gives no positional arguments that stand behind options
+    at = arguments.index("--") if "--" in arguments else len(arguments)
+    given, more = parser.parse_args(arguments[:at]), arguments[at + 1 :]
     suite = SUITES[given.name]
     legs: dict[str, Outcomes] = {}
     with ExitStack() as stack:
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> int:
                     Place(*place, suite.dbname),
                     work.resolve(),
                     only,
-                    given.more,
+                    more,
                 )
             print(f"{name}: {_counts(found)} in {perf_counter() - begin:.0f} s", flush=True)
             return found
