@@ -199,6 +199,8 @@ def ledger_list(
                 _print_json(told)
             else:
                 listing.print(item)
+    if listing.empty and not as_json:
+        typer.echo("nothing recorded answers this", err=True)
 
 
 @ledger_app.command("deliver")

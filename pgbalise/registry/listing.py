@@ -29,6 +29,11 @@ class Listing:
         self._who = max(rest, _LEAST)
         self._begun = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was printed."""
+        return not self._begun
+
     def print(self, item: Listed) -> None:
         """Print one entry; what others chose, names or statements, is shown as text."""
         if not self._begun:
@@ -68,9 +73,12 @@ class Listing:
         self._put(shown, "dim")
 
     def _other(self, entry: Entry) -> None:
-        epoch = f", epoch {entry.body['epoch']}" if entry.kind == "commitment" else ""
+        told = {
+            "commitment": f", epoch {entry.body.get('epoch')}",
+            "alert": f": {entry.body.get('alert_kind')}",
+        }.get(entry.kind, "")
         who = _padded(str(entry.body.get("recipient", "-")), self._who)
-        self._put(f"{_when(entry)} {who} {visible(entry.kind)}{epoch}")
+        self._put(f"{_when(entry)} {who} {visible(entry.kind + told)}")
 
     def _row(self, when: str, who: str, rows: str, runs: str, outcome: str) -> str:
         who = _padded(who, self._who)
