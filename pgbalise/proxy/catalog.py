@@ -140,14 +140,14 @@ class Snapshot:
         return any(rules.names for rules in self.rules.values())
 
     @cached_property
-    def reach(self) -> frozenset[tuple[str, str]]:
-        """What leads to something protected: relations, and functions that may not be called."""
-        rules = self.rules.get(None)
-        if rules is None:
-            return frozenset()
-        relations = {("relation", name) for name in rules.names}
-        stored = {("stored", str(oid)) for oid in rules.protected}
-        return frozenset(relations | stored | {("function", name) for name in rules.functions})
+    def relations(self) -> frozenset[int]:
+        """What is protected, by oid."""
+        return frozenset(oid for rules in self.rules.values() for oid in rules.protected)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The names by which something protected can be read."""
+        return frozenset(name for rules in self.rules.values() for name in rules.names)
 
 
 class Catalog:

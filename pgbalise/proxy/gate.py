@@ -180,7 +180,8 @@ class _Token:
     of statements prepared and cursors declared before. ``names`` is the session's count of changes
     of names when it was decided, None when its names cannot come to mean something protected.
     ``forgets`` are the statements and cursors that it ends, ``makes`` those that it begins.
-    ``single`` is the extract's key when the token is one that reads only itself, as most do.
+    ``functions`` are those that could not be called then. ``single`` is the extract's key when the
+    token is one that reads only itself, as most do.
     """
 
     __slots__ = (
@@ -188,6 +189,7 @@ class _Token:
         "dynamic",
         "explains",
         "forgets",
+        "functions",
         "makes",
         "names",
         "own",
@@ -196,8 +198,11 @@ class _Token:
         "steps",
     )
 
-    def __init__(self, steps: tuple[Step, ...], names: int | None) -> None:
+    def __init__(
+        self, steps: tuple[Step, ...], names: int | None, functions: Mapping[str, str]
+    ) -> None:
         self.steps = steps
+        self.functions = functions
         self.names = names
         self.changes = any(step.changes_names or step.changes_reading for step in steps)
         self.dynamic = any(step.executes or step.fetches for step in steps)
@@ -399,7 +404,8 @@ class SessionGate:
         if isinstance(decision, Refusal):
             return self._refuse(decision)
         loose = _is_loose(analysis, self._answers)
-        token = _Token(decision.statements, self._changes if loose else None)
+        names = self._changes if loose else None
+        token = _Token(decision.statements, names, self._rules.functions)
         if token.dynamic and not self._find_reads(token):
             return self._refuse(_STALE)
         touching = any(token.reads) or any(step.touched for step in decision.statements)
@@ -467,7 +473,7 @@ class SessionGate:
     def _remember(self, token: _Token, at: int, step: Step) -> None:
         for name, known in ((step.prepares, self._prepared), (step.declares, self._cursors)):
             if name:
-                made = _Token((_as_run(step),), token.names)
+                made = _Token((_as_run(step),), token.names, token.functions)
                 token.makes.append((at, known, name, made))
                 known.setdefault(name, []).append(made)
 
@@ -519,7 +525,12 @@ class SessionGate:
         return Refuse(error_response(refusal.sqlstate, refusal.message, refusal.hint))
 
     def _is_stale(self, token: _Token) -> bool:
-        return token.names is not None and token.names != self._changes
+        if token.names is not None and token.names != self._changes:
+            return True
+        # a statement that calls functions changes what it likes; which may be called can change
+        return (
+            token.changes and self._rules is not None and token.functions != self._rules.functions
+        )
 
     # what the relay tells
 
@@ -779,7 +790,8 @@ def _union(known: _Named, name: bytes) -> _Token | None:
     if len(tokens) == 1:
         return tokens[0]
     names = [one.names for one in tokens if one.names is not None]
-    made = _Token(tuple(step for one in tokens for step in one.steps), min(names, default=None))
+    steps = tuple(step for one in tokens for step in one.steps)
+    made = _Token(steps, min(names, default=None), tokens[0].functions)
     made.own = [[] for _ in made.steps]
     made.own[0] = [step for one in tokens for steps in one.reads for step in steps]
     made.reads = list(made.own)

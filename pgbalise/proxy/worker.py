@@ -25,7 +25,7 @@ from pgbalise.wire.scram import Verifier, end_point
 from pgbalise.wire.startup import Cancel
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Collection, Coroutine
 
     from pgbalise.proxy.supervisor import WorkerContext
 
@@ -309,16 +309,27 @@ class Worker:
             await asyncio.sleep(self.config.rewrite.refresh_seconds)
             if not self._by_database[database]:
                 continue
-            before = catalog.current.reach
+            before = catalog.current
             with contextlib.suppress(PgbaliseError):
                 if await self._read_anew(catalog):
                     self.log.info("catalog", database=catalog.current.database)
-                    if not catalog.current.reach <= before:
-                        self._outdate(database)
+                    now = catalog.current
+                    if not now.relations <= before.relations:
+                        self._outdate(database, None)
+                    elif not now.names <= before.names:
+                        # no other role may read by these names
+                        self._outdate(database, now.recipients)
 
-    def _outdate(self, database: str) -> None:
-        """More leads to what is protected: end sessions that may have prepared to go that way."""
-        outdated = [one for one in self._sessions if one.ready and one.database == database]
+    def _outdate(self, database: str, roles: Collection[str] | None) -> None:
+        """More leads to what is protected: end sessions that may have prepared to go that way.
+
+        All sessions when ``roles`` is None.
+        """
+        outdated = [
+            one
+            for one in self._sessions
+            if one.ready and one.database == database and (roles is None or one.role in roles)
+        ]
         self.log.info("catalog.outdated", database=database, count=len(outdated))
         for session in outdated:
             session.outdated = True

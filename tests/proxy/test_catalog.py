@@ -142,7 +142,7 @@ def test_what_calls_a_function_that_cannot_be_read_is_not_read_either(
     )
 
     def refused() -> bool:
-        # who may have prepared to call it before it was known is sent away
+        # new views that lead to protected data send recipients away
         with suppress(psycopg.errors.AdminShutdown):
             return not works(changing.connect(), "SELECT public.stored(1)")
         return False
@@ -159,6 +159,24 @@ def test_what_calls_a_function_that_cannot_be_read_is_not_read_either(
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute(sql)
     assert not changing.intents("caller")
+
+
+def test_a_prepared_call_is_refused_once_its_function_may_not_be_called(
+    server: ThrowawayCluster, changing: Proxy
+) -> None:
+    server.psql(
+        "CREATE FUNCTION public.later() RETURNS int LANGUAGE sql AS 'SELECT 1'", dbname=DBNAME
+    )
+    run = (m.bind(b"", b"s", []), m.execute(b""), m.SYNC)
+    with Raw(changing) as raw:
+        raw.run(m.parse(b"s", b"SELECT public.later()"), m.SYNC)
+        assert raw.run(*run).rows == 1
+        server.psql(
+            "CREATE OR REPLACE FUNCTION public.later() RETURNS int LANGUAGE sql"
+            " AS 'SELECT count(*)::int FROM marked.patient'",
+            dbname=DBNAME,
+        )
+        wait_until(lambda: "prepare the statement again" in str(raw.run(*run)))
 
 
 def test_a_view_that_comes_to_read_protected_data_ends_what_was_prepared_on_it(
