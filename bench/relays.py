@@ -187,7 +187,8 @@ def _start(name: str, command: list[str], folder: Path, listen: tuple[str, int])
     user = "postgres" if os.geteuid() == 0 and name == "pgbouncer" else None
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            command,
+            # ends when this process does, however that dies
+            ["setpriv", "--pdeathsig", "TERM", "--", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
