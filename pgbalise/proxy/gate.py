@@ -288,10 +288,11 @@ class SessionGate:
         key = (*self._kind_now(), standard, text)
         analysis = desk.analysed.get(key)
         desk.counters.add(Count.ANALYSES if analysis is None else Count.ANALYSIS_CACHE_HITS)
-        if analysis is None:
-            shaped = self._shaped(text) if standard else None
+        if standard and (analysis is None or not analysis.plain):
+            shaped = self._shaped(text)
             if shaped is not None:
                 return shaped
+        if analysis is None:
             try:
                 analysis = analyse(text, rules, standard_conforming_strings=standard)
             except Unreadable as problem:

@@ -16,6 +16,8 @@ HEADER_BYTES = 5
 """A type and a length."""
 
 length_at = Struct("!I").unpack_from
+head_at = Struct("!BI").unpack_from
+"""The type and the length of a message at an offset."""
 _int16 = Struct("!h")
 _int32 = Struct("!i")
 _pair = Struct("!II")

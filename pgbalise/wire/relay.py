@@ -30,7 +30,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from pgbalise.wire import messages as m
-from pgbalise.wire.messages import Backend, Frontend, length_at
+from pgbalise.wire.messages import Backend, Frontend, head_at, length_at
 from pgbalise.wire.startup import ProtocolViolation
 
 _UNSPEAKABLE = b"pgbalise refused this statement"
@@ -771,21 +771,27 @@ class Relay:
         rows = size = 0
         queue = self._queue
         unasked = self._question is None
-        while end - pos >= m.HEADER_BYTES:
-            kind = data[pos]
-            (length,) = length_at(data, pos + 1)
-            after = pos + 1 + length
+        last = end - m.HEADER_BYTES
+        while pos <= last:
+            kind, length = head_at(data, pos)
             if length < 4:
                 raise ProtocolViolation("the server sent a message of invalid length")
             if (kind == _DATA_ROW or kind == _COPY_DATA) and unasked:  # noqa: SIM109 - faster
-                rows += 1
-                size += after - pos
-                if after > end:
-                    self._server_skip = after - end
+                first = pos
+                while True:
+                    rows += 1
+                    pos += length + 1
+                    if pos > last:
+                        break
+                    kind, length = head_at(data, pos)
+                    if (kind != _DATA_ROW and kind != _COPY_DATA) or length < 4:
+                        break
+                size += pos - first
+                if pos > end:
+                    self._server_skip = pos - end
                     pos = end
-                    break
-                pos = after
                 continue
+            after = pos + 1 + length
             if queue and after <= end:
                 head = queue[0]
                 if head.row[kind] == _LAST and not head.asked:
