@@ -18,6 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pgbalise.beacons import Beacons, comparisons
+from pgbalise.errors import EnvironmentProblem
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Snapshot
 from pgbalise.proxy.metrics import Name as Count
@@ -500,7 +501,10 @@ class SessionGate:
                 "EXPLAIN of a protected relation is refused",
                 "its plan would tell decoys from patients",
             )
-        until = self._desk.refused.until(self._visitor.recipient, self._desk.now())
+        try:
+            until = self._desk.refused.until(self._visitor.recipient, self._desk.now())
+        except EnvironmentProblem as problem:
+            return Refusal("53400", "the recipients' limits cannot be read now", problem.message)
         if until is not None:
             return Refusal(
                 "53400",
