@@ -511,9 +511,9 @@ class SessionGate:
                 "this recipient has had as many rows as its limit allows",
                 f"wait until {until:%Y-%m-%d %H:%M %Z}, or ask the database administrator",
             )
-        problem = self._desk.spool.problem
-        if problem is not None:
-            return Refusal("53100", "extracts cannot be recorded now", problem.message)
+        full = self._desk.spool.problem
+        if full is not None:
+            return Refusal("53100", "extracts cannot be recorded now", full.message)
         return None
 
     def _refuse(self, refusal: Refusal) -> Refuse:
