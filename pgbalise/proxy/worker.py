@@ -313,7 +313,7 @@ class Worker:
             with contextlib.suppress(PgbaliseError):
                 if await self._read_anew(catalog):
                     self.log.info("catalog", database=catalog.current.database)
-                    if not catalog.current.reach <= before:
+                    if not catalog.reach <= before:
                         self._outdate(database)
 
     def _outdate(self, database: str) -> None:

@@ -186,3 +186,24 @@ def test_another_session_s_temporary_view_ends_nobody_s_session(changing: Proxy)
     time.sleep(3)
     assert waiting.execute("SELECT 1").fetchone() == (1,)
     assert len(maker.execute("SELECT * FROM mine").fetchall()) > 0
+
+
+def test_views_made_while_the_catalog_is_read_end_nobody_s_session(changing: Proxy) -> None:
+    waiting = changing.connect()
+    maker = changing.connect()
+    begun, made = time.monotonic(), 0
+    while time.monotonic() < begun + 3:
+        made += 1
+        maker.execute(f"CREATE TEMP VIEW mine{made} AS TABLE hospital.patient".encode())
+    assert waiting.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_temporary_function_takes_its_name_from_nobody_else(changing: Proxy) -> None:
+    maker = changing.connect("clerk")
+    maker.execute(
+        "CREATE FUNCTION pg_temp.count(text) RETURNS int LANGUAGE plpgsql AS"
+        " $$ BEGIN EXECUTE 'SELECT 1'; RETURN 1; END $$"
+    )
+    time.sleep(3)
+    reader = changing.connect()
+    assert reader.execute("SELECT count(*) FROM hospital.patient").fetchone() != (0,)
