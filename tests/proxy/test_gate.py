@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from pgbalise.proxy.gate import Analyses
+from pgbalise.rewrite import Protected, Rules, analyse
 from pgbalise.wire import messages as m
 from tests.proxy.proxied import Raw, wait_until
 
@@ -235,6 +237,37 @@ def test_search_path_can_come_with_the_connection(front: Proxy) -> None:
     with front.connect(application_name="path", options="-c search_path=ward") as reader:
         reader.execute("SELECT * FROM patient LIMIT 1")
     assert [relations for _, relations, _ in statements(front, "path")] == [["ward.patient"]]
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["-cdebug_print_plan=on", "--Debug-Print-Parse=on", "-c auto_explain.log_min_duration=0"],
+)
+def test_a_connection_may_not_ask_for_plans(front: Proxy, options: str) -> None:
+    # the server sends what it logs to a client that wants it, without any EXPLAIN
+    with pytest.raises(psycopg.OperationalError, match="may not set"):
+        front.connect(options=f"-c client_min_messages=log {options}")
+
+
+def test_kept_analyses_are_bounded_by_what_their_trees_take() -> None:
+    protected = Protected("hospital", "patient", "marked", "patient", ())
+    rules = Rules({1: protected}, {}, frozenset({"patient"}), {}, frozenset(), True, frozenset())
+    analyses = Analyses()
+    for at in range(4000):
+        plain = f"SELECT {at}, 1, 2, 3"
+        analyses.keep(plain, analyse(plain, rules))
+    for at in range(400):
+        text = f"SELECT {at} FROM patient WHERE a IN ({', '.join(['1'] * 650)})"
+        analyses.keep(at, analyse(text, rules))
+    kept = [at for at in range(400) if analyses.get(at) is not None]
+    assert kept == list(range(400 - len(kept), 400))
+    assert 100 < len(kept) < 200
+    plain = "SELECT 4, 5, 6"
+    analyses.keep(plain, analyse(plain, rules))
+    found = analyses.get(plain)
+    assert found is not None
+    assert found.plain
+    assert not found.statements
 
 
 def test_one_text_is_another_extract_when_it_reads_another_relation(front: Proxy) -> None:
