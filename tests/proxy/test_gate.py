@@ -550,3 +550,15 @@ def test_every_row_that_leaves_is_counted(front: Proxy, seeds: range) -> None:
         assert counted >= received, seed
         total += received
     assert total > len(seeds)
+
+
+def test_what_notices_carry_is_counted(front: Proxy) -> None:
+    with Raw(front, application_name="notices") as raw:
+        raw.query(
+            "CREATE FUNCTION pg_temp.say(text) RETURNS int LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE NOTICE '%', $1; RETURN 1; END $$"
+        )
+        said = raw.query("SELECT sum(pg_temp.say(name)) FROM hospital.patient")
+    told = sum(5 + len(body) for kind, body in said if kind == b"N")
+    [intent] = front.intents("notices")
+    assert front.outcome(intent["extract"])["bytes"] >= told > 5000 * len("patient 1")
