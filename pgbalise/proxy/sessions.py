@@ -282,6 +282,9 @@ class Session:
                 answers.bind(end_point(certificate.getpeercert(binary_form=True)))
         login = Login(newest=start.newest, unspoken=start.unspoken, answers=answers)
         await self._both(login, client, server)
+        if login.refused:
+            self._log("refused", reason="the server refused the login")
+            worker.counters.add(Count.LOGINS_FAILED)
         if not login.done:
             return
         # only now, so that what is wrong with the login is told in the server's own words

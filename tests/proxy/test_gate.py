@@ -562,3 +562,9 @@ def test_what_notices_carry_is_counted(front: Proxy) -> None:
     told = sum(5 + len(body) for kind, body in said if kind == b"N")
     [intent] = front.intents("notices")
     assert front.outcome(intent["extract"])["bytes"] >= told > 5000 * len("patient 1")
+
+
+def test_a_login_that_the_server_refuses_is_logged(front: Proxy) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        front.connect("nobody_of_this_name")
+    wait_until(lambda: '"role":"nobody_of_this_name"' in front.log)
