@@ -78,7 +78,8 @@ SELECT DISTINCT c.relname::text FROM reaching AS r JOIN pg_class AS c ON c.oid =
  WHERE c.relpersistence <> 't'
 """
 
-# an aggregate's body are the functions that it calls; those of extensions are their authors'
+# an aggregate's body are the functions that it calls; those of extensions are their authors'.
+# Temporary ones concern their own session, and their names must not be refused to all others
 _FUNCTIONS = """
 SELECT p.proname::text, l.lanname::text,
        CASE WHEN a.aggfnoid IS NOT NULL
@@ -91,6 +92,7 @@ SELECT p.proname::text, l.lanname::text,
   LEFT JOIN pg_aggregate AS a ON a.aggfnoid = p.oid
   LEFT JOIN pg_type AS t ON t.oid = p.proargtypes[0]
  WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'balise')
+   AND n.nspname !~ '^pg_temp_'
    AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.classid = 'pg_proc'::regclass
                       AND d.objid = p.oid AND d.deptype = 'e')
 """
@@ -164,6 +166,8 @@ class Catalog:
         self._naming = threading.Lock()
         self._learned: set[str] = set()
         self.current = Snapshot(next(_numbers), database, "", 0, {}, {})
+        self.read = self.current
+        """The snapshot as it was read, without what was learned since."""
         self.missed = 0
         self._reconfigured = False
 
@@ -250,7 +254,7 @@ class Catalog:
         if version is None:
             changed = self._seen != ()
             self._seen = ()
-            self.current = Snapshot(next(_numbers), self._database, "", 0, {}, {})
+            self.current = self.read = Snapshot(next(_numbers), self._database, "", 0, {}, {})
             return changed
         [seen] = session.fetch(_CHANGES)
         if seen == self._seen:
@@ -259,6 +263,7 @@ class Catalog:
         with self._naming:
             # what a session has made is not to be seen here before its transaction ends
             self.current = self._with_learned(snapshot) if self._learned else snapshot
+        self.read = snapshot
         self._seen = seen
         return True
 

@@ -62,6 +62,8 @@ _COUNTED = {
 _CACHED_STATEMENTS = 4096
 _CACHED_BYTES = 2048
 """A longer statement is analysed each time."""
+_CACHED_TREES = 256 * 1024
+"""Characters of cached statements whose trees are kept; a tree takes up to 1.5 kB for each."""
 
 _OPEN_EXTRACTS = 1024
 """Extracts of one session that are kept open; the oldest is ended for one more."""
@@ -84,6 +86,30 @@ class Source(Protocol):
         """Know these relations' names from now on."""
 
 
+class Analyses:
+    """The last statements analysed, within bounds that no client can exceed."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[object, Analysis] = OrderedDict()
+        self._characters = 0
+
+    def get(self, key: object) -> Analysis | None:
+        """Return what was kept for a key, None for nothing."""
+        return self._kept.get(key)
+
+    def keep(self, key: object, analysis: Analysis) -> None:
+        """Keep an analysis, and let the oldest go for it."""
+        # of a plain statement nothing but that it is plain is ever used
+        self._kept[key] = replace(analysis, statements=()) if analysis.plain else analysis
+        self._characters += _tree_characters(analysis)
+        while len(self._kept) > _CACHED_STATEMENTS or self._characters > _CACHED_TREES:
+            self._characters -= _tree_characters(self._kept.popitem(last=False)[1])
+
+
+def _tree_characters(analysis: Analysis) -> int:
+    return 0 if analysis.plain else len(analysis.sql)
+
+
 @dataclass
 class Desk:
     """What a process's sessions share. ``now`` returns the time in UTC."""
@@ -95,7 +121,7 @@ class Desk:
     refused: RefusedRecipients
     log: EventLog
     beacons: dict[str, Beacons] = field(default_factory=dict)
-    analysed: OrderedDict[object, Analysis] = field(default_factory=OrderedDict)
+    analysed: Analyses = field(default_factory=Analyses)
     shapes: OrderedDict[object, _Known] = field(default_factory=OrderedDict)
 
 
@@ -299,9 +325,7 @@ class SessionGate:
             except Unreadable as problem:
                 return self._refuse(problem.refusal)
             if len(text) <= _CACHED_BYTES:
-                desk.analysed[key] = analysis
-                if len(desk.analysed) > _CACHED_STATEMENTS:
-                    desk.analysed.popitem(last=False)
+                desk.analysed.keep(key, analysis)
         if analysis.plain:
             desk.counters.add(Count.STATEMENTS_UNPROTECTED)
             return self._forward

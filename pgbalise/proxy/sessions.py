@@ -21,6 +21,7 @@ from pgbalise.proxy.catalog import Catalog
 from pgbalise.proxy.config import AuthenticationMode, Unenrolled
 from pgbalise.proxy.gate import Passage, SessionGate, Visitor
 from pgbalise.proxy.metrics import Name as Count
+from pgbalise.rewrite import prints_plans
 from pgbalise.wire import messages as m
 from pgbalise.wire.login import Login
 from pgbalise.wire.messages import Authentication, Frontend
@@ -281,6 +282,9 @@ class Session:
                 answers.bind(end_point(certificate.getpeercert(binary_form=True)))
         login = Login(newest=start.newest, unspoken=start.unspoken, answers=answers)
         await self._both(login, client, server)
+        if login.refused:
+            self._log("refused", reason="the server refused the login")
+            worker.counters.add(Count.LOGINS_FAILED)
         if not login.done:
             return
         # only now, so that what is wrong with the login is told in the server's own words
@@ -311,8 +315,8 @@ class Session:
                     "not enrolled",
                 )
             return
-        for setting in ("role", "session_authorization"):
-            if setting in start.settings:
+        for setting in start.settings:
+            if setting in ("role", "session_authorization") or prints_plans(setting):
                 raise _Refused(
                     fatal("42501", f"a recipient may not set {setting} at connection"), setting
                 )

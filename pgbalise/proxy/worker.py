@@ -309,11 +309,11 @@ class Worker:
             await asyncio.sleep(self.config.rewrite.refresh_seconds)
             if not self._by_database[database]:
                 continue
-            before = catalog.current
+            before = catalog.read
             with contextlib.suppress(PgbaliseError):
                 if await self._read_anew(catalog):
                     self.log.info("catalog", database=catalog.current.database)
-                    now = catalog.current
+                    now = catalog.read
                     if not now.relations <= before.relations:
                         self._outdate(database, None)
                     elif not now.names <= before.names:

@@ -7,7 +7,7 @@ questions (RESOLVE, ``answers``), and ``decide`` refuses the text or gives what 
 from pgbalise.rewrite.bodies import reason_not_to_run
 from pgbalise.rewrite.editing import Decision, Step, decide, explain_refusal
 from pgbalise.rewrite.names import Answer, Name, Protected, Refusal, Rules, Unreadable
-from pgbalise.rewrite.reading import Analysis, analyse
+from pgbalise.rewrite.reading import Analysis, analyse, prints_plans
 from pgbalise.rewrite.resolving import RESOLVE, answers
 from pgbalise.rewrite.shapes import Shape, constants_of, shape_of, shape_text
 
@@ -28,6 +28,7 @@ __all__ = [
     "constants_of",
     "decide",
     "explain_refusal",
+    "prints_plans",
     "reason_not_to_run",
     "shape_of",
     "shape_text",

@@ -14,7 +14,9 @@ from pgbalise.rewrite.grammar import (
     COMMENTS,
     DO,
     EXECUTE,
+    FETCH,
     LANGUAGE,
+    MOVE,
     ROLE,
     STRINGS,
     UESCAPE,
@@ -38,6 +40,7 @@ _RANGES: Final = frozenset(
 _LANGUAGES: Final = frozenset({"sql", "plpgsql"})
 _WORDS: Final = re.compile(r"[\w$]+")
 _ESCAPES: Final = re.compile(r"\\[bfnrt'\"\\]")
+_BEFORE: Final = frozenset({b";", b"begin", b"then", b"else", b"loop", b">>"})
 _UNKNOWN: Final = "its body cannot be read"
 
 
@@ -62,6 +65,10 @@ def reason_not_to_run(body: str, language: str, rules: Rules) -> str | None:
     for at, lexeme in enumerate(lexemes):
         text = encoded[lexeme.start : lexeme.end].decode()
         following = lexemes[at + 1] if at + 1 < len(lexemes) else None
+        before = lexemes[at - 1] if at else None
+        if _is(lexeme, FETCH, MOVE) and _begins(before, encoded):
+            # of any name: the session may have a cursor on what is protected
+            return "it fetches from a cursor"
         reason = _reason(lexeme, text, following, rules)
         if reason is not None:
             return reason
@@ -84,6 +91,11 @@ def _reason(lexeme: Lexeme, text: str, following: Lexeme | None, rules: Rules) -
         return "it may change the session's role"
     # an identifier, or a keyword that could be one
     return _named(_fold(text), rules)
+
+
+def _begins(before: Lexeme | None, encoded: bytes) -> bool:
+    """Whether a statement of PL/pgSQL begins behind this."""
+    return before is None or encoded[before.start : before.end].lower() in _BEFORE
 
 
 def _is(lexeme: Lexeme | None, *tokens: int) -> bool:

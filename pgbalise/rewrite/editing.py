@@ -6,6 +6,7 @@ parsed again, and must be the tree that was intended.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -159,7 +160,7 @@ def _check_order(analysis: Analysis, answers: Mapping[Name, Answer]) -> None:
     What is protected now is replaced by a qualified name, so only a name that is not, and is
     written without a schema, is open to what functions and triggers do behind the text.
     """
-    changed: frozenset[str] | None = frozenset()
+    changed: set[str] | None = set()
     code_ran = False
     for statement in analysis.statements:
         asked = {name for _, name, _ in statement.reads}
@@ -181,8 +182,10 @@ def _check_order(analysis: Analysis, answers: Mapping[Name, Answer]) -> None:
                 )
             )
         if changed is not None:
-            own = statement.changes
-            changed = None if own is None else changed | own
+            if statement.changes is None:
+                changed = None
+            else:
+                changed |= statement.changes
         code_ran = code_ran or statement.tree["stmt"].keys().isdisjoint(HARMLESS)
 
 
@@ -211,13 +214,13 @@ def _touched(
             raise _Refused(_returning(name, rules))
         touched |= _reached(name, answer, rules)
     found = tuple(sorted(touched, key=lambda p: (p.schema, p.relation)))
-    if found and rules.enrolled and statement.kind == "other" and not _is_temporary(statement):
+    if found and rules.enrolled and statement.kind == "other":
         # who reads it later, and how often, would be written down nowhere
         raise _Refused(
             Refusal(
                 DENIED,
                 f"a recipient may not define what reads {_listed(found)}",
-                "Create a temporary view, or query the relation itself.",
+                "Query the relation itself.",
             )
         )
     if statement.explain and rules.enrolled:
@@ -226,11 +229,6 @@ def _touched(
             everything = sorted(touched | written, key=lambda p: (p.schema, p.relation))
             raise _Refused(explain_refusal(tuple(everything)))
     return found
-
-
-def _is_temporary(statement: Statement) -> bool:
-    view: Tree = statement.tree["stmt"].get("ViewStmt", {})
-    return bool(view) and view["view"]["relpersistence"] == "t"
 
 
 def _reached(name: Name, answer: Answer, rules: Rules) -> set[Protected]:
@@ -329,8 +327,9 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
                 taken = scope is not None and _is_target(name, scope, answers)
                 _edit_name(node, protected, first, edits, taken)
         if edits is not None:
+            seen: dict[tuple[int, int], Protected | None] = {}
             for column, name, scope in statement.columns:
-                protected = _replaced(name, scope, answers, rules)
+                protected = _replaced(name, scope, answers, rules, seen)
                 if protected is not None:
                     first = at.get(column.get("location", 0))
                     if first is None:
@@ -340,21 +339,36 @@ def _edits(analysis: Analysis, answers: Mapping[Name, Answer], rules: Rules) -> 
 
 
 def _replaced(
-    name: Name, scope: Scope | None, answers: Mapping[Name, Answer], rules: Rules
+    name: Name,
+    scope: Scope | None,
+    answers: Mapping[Name, Answer],
+    rules: Rules,
+    seen: dict[tuple[int, int], Protected | None],
 ) -> Protected | None:
-    """Return what a schema-qualified column's FROM-item was replaced by, if it was."""
+    """Return what a schema-qualified column's FROM-item was replaced by, if it was.
+
+    ``seen`` keeps what was found for one statement: columns and FROM-items may both be very many.
+    """
     oid = answers[name].oid
     protected = rules.protected.get(oid)
     if protected is None:
         return None
+    passed: list[tuple[int, int]] = []
+    found: Protected | None = None
     while scope is not None:
+        key = (id(scope), oid)
+        passed.append(key)
+        if key in seen:
+            found = seen[key]
+            break
         if _is_target(name, scope, answers):
-            return None
-        for node, item in scope.items:
-            if "alias" not in node and answers[item].oid == oid:
-                return protected
+            break
+        if any("alias" not in node and answers[item].oid == oid for node, item in scope.items):
+            found = protected
+            break
         scope = scope.parent
-    return None
+    seen.update(dict.fromkeys(passed, found))
+    return found
 
 
 def _is_target(name: Name, scope: Scope, answers: Mapping[Name, Answer]) -> bool:
@@ -501,12 +515,15 @@ def same(wanted: Any, found: Any, intended: Mapping[int, Tree]) -> bool:
 def _normalised(encoded: bytes, lexemes: list[Lexeme], statement: Statement) -> str:
     """Return a statement without comments, its constants as parameters, spaces made one."""
     end = statement.start + statement.length if statement.length else len(encoded)
-    own = [
-        lexeme
-        for lexeme in lexemes
-        if statement.start <= lexeme.start < end and lexeme.token not in COMMENTS
-    ]
+    # not all of them for each statement: a text may have very many of both
+    first = bisect_left(lexemes, statement.start, key=_place)
+    behind = bisect_left(lexemes, end, lo=first, key=_place)
+    own = [lexeme for lexeme in lexemes[first:behind] if lexeme.token not in COMMENTS]
     return b"".join(_normal(encoded, own)).decode().strip()
+
+
+def _place(lexeme: Lexeme) -> int:
+    return lexeme.start
 
 
 def _normal(encoded: bytes, lexemes: list[Lexeme]) -> Iterator[bytes]:

@@ -26,8 +26,16 @@ _PLAN_SETTINGS: Final = ("debug_print_", "auto_explain.")
 _READING_SETTINGS: Final = frozenset({"client_encoding", "standard_conforming_strings"})
 
 
+def prints_plans(setting: str) -> bool:
+    """Whether a setting of this lower-case name makes the server tell plans."""
+    return setting.startswith(_PLAN_SETTINGS)
+
+
 class Scope:
-    """One query level: what it reads by names that must be resolved, and the CTEs it sees."""
+    """One query level: what it reads by names that must be resolved, and the CTEs it sees.
+
+    Of the CTEs only those are kept that hide a name which must be resolved.
+    """
 
     __slots__ = ("body", "ctes", "items", "parent", "target")
 
@@ -294,14 +302,16 @@ class _Reader:
 
     def _with(self, clause: Tree, scope: Scope) -> None:
         ctes = [item["CommonTableExpr"] for item in clause["ctes"]]
-        every = scope.ctes | {cte["ctename"] for cte in ctes}
+        # of names that are not asked about nobody wants to know whether a CTE hides them
+        names = self.rules.names
+        every = scope.ctes | {cte["ctename"] for cte in ctes if cte["ctename"] in names}
         seen = every if clause.get("recursive") else scope.ctes
         for cte in ctes:
             # not the query's own scope: a CTE does not see its FROM
             own = Scope(scope.parent)
             own.ctes, own.body = seen, scope.body
             self.stack.append((cte, own))
-            if not clause.get("recursive"):
+            if cte["ctename"] in every and cte["ctename"] not in seen:
                 seen |= {cte["ctename"]}
         scope.ctes = every
 
@@ -454,7 +464,7 @@ class _Reader:
             self.change()
         if setting in _READING_SETTINGS:
             self.statement.changes_reading = True
-        if setting.startswith(_PLAN_SETTINGS):
+        if prints_plans(setting):
             self.refuse(
                 "plans may not be printed here",
                 "They would tell decoys from patients; leave the setting as it is.",

@@ -122,7 +122,8 @@ class Gate(Protocol):
         """A statement ran, or failed with an SQLSTATE.
 
         ``step`` is its place in the string it came in, ``rows`` and ``size`` count the DataRow and
-        CopyData messages that the client got and their bytes. An empty ``tag`` means that the
+        CopyData messages that the client got and their bytes, to which those of notices are added.
+        An empty ``tag`` means that the
         portal has more rows.
         """
 
@@ -843,6 +844,9 @@ class Relay:
                 text = data[pos + 5 : after].decode("utf-8", "surrogateescape")
                 name, value, *_ = (*text.split("\0"), "", "")
                 self._gate.parameter(name, value)
+            elif kind == Backend.NOTICE_RESPONSE and not asked:
+                # a function may tell rows to the client this way
+                self._size += after - pos
             return None
         if not self._queue:
             raise ProtocolViolation("the server answers what it was not asked")

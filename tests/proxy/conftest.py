@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 from pytest_postgresql.janitor import DatabaseJanitor
 
-from bench.relays import PROXY_ROLE, Relay, loopback, proxy
+from bench.relays import PROJECT, PROXY_ROLE, Relay, loopback, proxy
 from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.install import install
@@ -48,6 +48,14 @@ STAY = {
     "key": {"Stay Id": "bigint"},
     "carrier": {"from": {"type": "date", "quantum": "1 day"}},
 }
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[ThrowawayCluster]:
+    """A server of these tests' own: the roles that they make are in nobody else's way."""
+    with ThrowawayCluster() as server:
+        server.install_extension(PROJECT / "sql")
+        yield server
 
 
 @dataclass(frozen=True)

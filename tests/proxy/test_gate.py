@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from pgbalise.proxy.gate import Analyses
+from pgbalise.rewrite import Protected, Rules, analyse
 from pgbalise.wire import messages as m
 from tests.proxy.proxied import Raw, wait_until
 
@@ -237,6 +239,37 @@ def test_search_path_can_come_with_the_connection(front: Proxy) -> None:
     assert [relations for _, relations, _ in statements(front, "path")] == [["ward.patient"]]
 
 
+@pytest.mark.parametrize(
+    "options",
+    ["-cdebug_print_plan=on", "--Debug-Print-Parse=on", "-c auto_explain.log_min_duration=0"],
+)
+def test_a_connection_may_not_ask_for_plans(front: Proxy, options: str) -> None:
+    # the server sends what it logs to a client that wants it, without any EXPLAIN
+    with pytest.raises(psycopg.OperationalError, match="may not set"):
+        front.connect(options=f"-c client_min_messages=log {options}")
+
+
+def test_kept_analyses_are_bounded_by_what_their_trees_take() -> None:
+    protected = Protected("hospital", "patient", "marked", "patient", ())
+    rules = Rules({1: protected}, {}, frozenset({"patient"}), {}, frozenset(), True, frozenset())
+    analyses = Analyses()
+    for at in range(4000):
+        plain = f"SELECT {at}, 1, 2, 3"
+        analyses.keep(plain, analyse(plain, rules))
+    for at in range(400):
+        text = f"SELECT {at} FROM patient WHERE a IN ({', '.join(['1'] * 650)})"
+        analyses.keep(at, analyse(text, rules))
+    kept = [at for at in range(400) if analyses.get(at) is not None]
+    assert kept == list(range(400 - len(kept), 400))
+    assert 100 < len(kept) < 200
+    plain = "SELECT 4, 5, 6"
+    analyses.keep(plain, analyse(plain, rules))
+    found = analyses.get(plain)
+    assert found is not None
+    assert found.plain
+    assert not found.statements
+
+
 def test_one_text_is_another_extract_when_it_reads_another_relation(front: Proxy) -> None:
     with Raw(front, application_name="text") as raw:
         for path in ("hospital", "ward"):
@@ -298,20 +331,11 @@ def test_a_prepared_explain_is_refused_when_it_comes_to_touch_something(front: P
         assert (said.rows, said.errors) == (0, ["42501"])
 
 
-def test_a_view_of_the_sessions_own_is_known_at_once(front: Proxy) -> None:
-    with Raw(front, application_name="own view") as raw:
-        assert not raw.query("CREATE TEMP VIEW v AS SELECT * FROM hospital.patient").errors
-        assert not raw.query("CREATE TEMP VIEW w AS SELECT * FROM v").errors
-        assert raw.query("SELECT name FROM w LIMIT 3").rows == 3
-    assert ("SELECT name FROM w LIMIT $1", ["hospital.patient"], "select") in statements(
-        front, "own view"
-    )
-
-
 @pytest.mark.parametrize(
     "sql",
     [
         f"CREATE VIEW work.v AS {PATIENTS}",
+        f"CREATE TEMP VIEW v AS {PATIENTS}",
         f"CREATE RULE r AS ON UPDATE TO t DO INSTEAD {PATIENTS}",
         "CREATE POLICY p ON t USING (EXISTS (SELECT FROM hospital.patient))",
         f"CREATE FUNCTION work.f() RETURNS text LANGUAGE sql AS $$ {PATIENTS} $$",
@@ -517,3 +541,21 @@ def test_every_row_that_leaves_is_counted(front: Proxy, seeds: range) -> None:
         assert counted >= received, seed
         total += received
     assert total > len(seeds)
+
+
+def test_what_notices_carry_is_counted(front: Proxy) -> None:
+    with Raw(front, application_name="notices") as raw:
+        raw.query(
+            "CREATE FUNCTION pg_temp.say(text) RETURNS int LANGUAGE plpgsql AS"
+            " $$ BEGIN RAISE NOTICE '%', $1; RETURN 1; END $$"
+        )
+        said = raw.query("SELECT sum(pg_temp.say(name)) FROM hospital.patient")
+    told = sum(5 + len(body) for kind, body in said if kind == b"N")
+    [intent] = front.intents("notices")
+    assert front.outcome(intent["extract"])["bytes"] >= told > 5000 * len("patient 1")
+
+
+def test_a_login_that_the_server_refuses_is_logged(front: Proxy) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        front.connect("nobody_of_this_name")
+    wait_until(lambda: '"role":"nobody_of_this_name"' in front.log)

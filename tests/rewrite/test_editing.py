@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -111,7 +113,6 @@ STAYS = '"marked"."stay_view"'
         # queries inside
         ("DECLARE c CURSOR FOR TABLE patient", f"DECLARE c CURSOR FOR TABLE {VIEW}"),
         ("PREPARE p AS TABLE patient", f"PREPARE p AS TABLE {VIEW}"),
-        ("CREATE TEMP VIEW v AS TABLE patient", f"CREATE TEMP VIEW v AS TABLE {VIEW}"),
         ("SELECT * INTO x FROM patient", f"SELECT * INTO x FROM {VIEW}"),
         (
             "WITH patient AS (TABLE patient) TABLE patient",
@@ -220,6 +221,29 @@ def test_each_statement_of_a_text_is_told_alone(door: Door) -> None:
     ).statements
     assert (first.statement, second.statement) == ("", "TABLE patient")
     assert (third.statement, third.constants) == ("SELECT $1 FROM patient", ("2",))
+
+
+_MANY = 3_000
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "TABLE patient;" * 3 * _MANY,
+        "".join(f"CREATE TEMP TABLE v{at} AS TABLE patient;" for at in range(2 * _MANY)),
+        "WITH " + ", ".join(f"c{at} AS (SELECT)" for at in range(5 * _MANY)) + " SELECT 1",
+        "SELECT " + "hospital.patient.id," * 3 * _MANY + "1 FROM " + "patient p," * 3 * _MANY + "t",
+    ],
+    ids=["statements", "views", "ctes", "columns"],
+)
+def test_the_time_to_decide_grows_no_faster_than_the_text(door: Door, sql: str) -> None:
+    def seconds(text: str) -> float:
+        begun = process_time()
+        door.passes(text)
+        return process_time() - begun
+
+    # what grew with the square of the text took from 7 to 20 seconds here
+    assert seconds(sql) < 4
 
 
 def test_explaining_a_prepared_statement_has_a_refusal() -> None:

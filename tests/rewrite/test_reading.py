@@ -375,7 +375,6 @@ def test_a_backslash_is_refused_where_it_has_two_readings(
         ("SELECT * FROM patient", {"kind": "select", "changes_names": False}),
         ("SELECT * INTO x FROM patient", {"kind": "write", "creates": ("x",)}),
         ("CREATE VIEW x AS SELECT 1", {"creates": ()}),
-        ("CREATE TEMP VIEW x AS TABLE patient", {"kind": "other", "creates": ("x",)}),
         ("ALTER VIEW summary RENAME TO x", {"creates": ("x",)}),
         ("COPY patient TO STDOUT", {"kind": "copy"}),
         ("INSERT INTO t TABLE patient", {"kind": "write"}),
