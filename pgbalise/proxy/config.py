@@ -304,7 +304,7 @@ def parse_config(text: str) -> Config:
             connections_per_role=limits.integer("connections_per_role", 0),
             # PostgreSQL itself takes no message above 1 GiB.
             statement_bytes=limits.integer("statement_bytes", _MIB, 1024, 1024 * _MIB - 1),
-            buffer_bytes=limits.integer("buffer_bytes", _MIB // 4, 8192, 1024 * _MIB),
+            buffer_bytes=limits.integer("buffer_bytes", 4 * _MIB, 8192, 1024 * _MIB),
             startup_seconds=limits.integer("startup_seconds", 15, 1),
             drain_seconds=limits.integer("drain_seconds", 30),
         ),

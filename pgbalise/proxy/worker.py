@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections import Counter
@@ -42,6 +43,9 @@ def serve(context: WorkerContext) -> None:
         max_bytes=context.config.ledger.max_bytes,
     )
     spool.start()
+    # what is there now stays, and what one message leaves behind needs no collector
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
     try:
         with asyncio.Runner(loop_factory=_loop) as runner:
             runner.run(Worker(context, spool).serve())
