@@ -17,18 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pgbalise.errors import InvalidInput, PgbaliseError
+from pgbalise.registry.commands import Registry, moment
 
 alert_app = typer.Typer(help="What the auditor must be told.")
-
-Registry = Annotated[
-    str,
-    typer.Option(
-        "--registry",
-        envvar="PGBALISE_REGISTRY",
-        show_envvar=True,
-        help="The registry: libpq connection string or URI; by default PG* variables.",
-    ),
-]
 
 _STYLES = {"critical": "bold red", "warning": "yellow"}
 
@@ -51,7 +42,7 @@ def alert_list(
     from pgbalise.registry.alerts import alerts
     from pgbalise.registry.store import open_registry
 
-    begin, end = _moment(since, "--since"), _moment(until, "--until")
+    begin, end = moment(since, "--since"), moment(until, "--until")
     with open_registry(registry) as connection:
         found = list(
             alerts(
@@ -100,16 +91,6 @@ def _print_table(found: list[tuple[dict[str, Any], datetime | None]]) -> None:
         stamp = str(alert["at"])[:16].replace("T", " ")
         table.add_row(stamp, Text(severity, style=_STYLES.get(severity, "")), text)
     Console(highlight=False).print(table)
-
-
-def _moment(text: str | None, option: str) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{option}: not a time", hint="2026-01-31T12:00:00+01:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 @alert_app.command("test")

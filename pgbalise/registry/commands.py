@@ -179,7 +179,7 @@ def ledger_list(
     from pgbalise.registry.listing import Listing
     from pgbalise.registry.store import open_registry
 
-    begin, end = _moment(since, "--since"), _moment(until, "--until")
+    begin, end = moment(since, "--since"), moment(until, "--until")
     listing = Listing()
     with open_registry(registry) as connection, connection.begin():
         for item in listed(
@@ -237,7 +237,8 @@ def ledger_deliver(
         typer.echo(f"{waiting:,} bytes are not delivered: still being written, or cut off")
 
 
-def _moment(text: str | None, option: str) -> datetime | None:
+def moment(text: str | None, option: str) -> datetime | None:
+    """Read a time an option gave, UTC unless it says; raise InvalidInput."""
     if text is None:
         return None
     try:
