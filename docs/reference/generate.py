@@ -184,7 +184,9 @@ def sql_page() -> str:
 def _tree(kind: type[errors.PgbaliseError]) -> Iterator[type[errors.PgbaliseError]]:
     yield kind
     for child in kind.__subclasses__():
-        yield from _tree(child)
+        # whatever else was imported has its own
+        if child.__module__ == errors.__name__:
+            yield from _tree(child)
 
 
 def errors_page() -> str:

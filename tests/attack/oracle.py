@@ -107,6 +107,7 @@ _NOISE = [
     (re.compile(pattern), mark)
     for pattern, mark in (
         (r"\battack_\w+", "<database>"),
+        (r"\bpg_temp_\d+", "pg_temp"),
         (r"actual time=[\d.]+", "actual time="),
         (r"202\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?", "<now>"),
         (r"(Buffers|Planning|I/O Timings|Memory|Timing|JIT)\b.*", "<effort>"),

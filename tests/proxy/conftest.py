@@ -16,6 +16,7 @@ from pytest_postgresql.janitor import DatabaseJanitor
 from bench.relays import PROJECT, PROXY_ROLE, Relay, loopback, proxy
 from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
+from pgbalise.demo.cohort import load_cohort
 from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
@@ -56,6 +57,16 @@ def cluster() -> Iterator[ThrowawayCluster]:
     with ThrowawayCluster() as server:
         server.install_extension(PROJECT / "sql")
         yield server
+
+
+@pytest.fixture(scope="session")
+def dpi_template(cluster: ThrowawayCluster) -> str:
+    """The name of a template database with the cohort, on the server of these tests."""
+    name = "dpi_template"
+    cluster.psql(f"CREATE DATABASE {name}")
+    with psycopg.connect(cluster.dsn(name), autocommit=True) as connection:
+        load_cohort(connection)
+    return name
 
 
 @dataclass(frozen=True)
