@@ -48,7 +48,7 @@ class AuthenticationMode(StrEnum):
 class Unenrolled(StrEnum):
     """What becomes of a login by a role that is no recipient."""
 
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"  # noqa: S105 - a choice, no password
     REFUSE = "refuse"
 
 

@@ -142,11 +142,11 @@ class Passage:
     values_wanted = False
     _forward = Forward()
 
-    def statement(self, sql: bytes) -> Verdict:  # noqa: ARG002
+    def statement(self, sql: bytes) -> Verdict:  # noqa: ARG002 - as Gate has it
         """Let a statement pass."""
         return self._forward
 
-    def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:  # noqa: ARG002
+    def answered(self, rows: list[tuple[bytes | None, ...]]) -> Forward | Refuse:  # noqa: ARG002 - as Gate has it
         """Nothing is ever asked."""
         return self._forward
 
@@ -159,7 +159,7 @@ class Passage:
     def bound(self, token: Any, values: list[bytes | str | None]) -> None:
         """No value is looked at."""
 
-    def starts(self, token: Any) -> int:  # noqa: ARG002
+    def starts(self, token: Any) -> int:  # noqa: ARG002 - as Gate has it
         """Nothing is recorded."""
         return 0
 

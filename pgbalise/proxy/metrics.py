@@ -281,7 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, "text/plain; charset=utf-8", "there are /metrics and /health\n")
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET  # noqa: N815 - http.server's name
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         body = text.encode()

@@ -73,7 +73,7 @@ class _Pipe(asyncio.Protocol):
             self.transport.pause_reading()
         self._wake()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._ended = True
         self._wake()
 
@@ -117,7 +117,7 @@ class _Client(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._session.resume_server(1)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._session.client_lost()
 
 
@@ -142,7 +142,7 @@ class _Server(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._session.resume_client(1)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._session.server_lost()
 
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 CONFIG_NAME: Final = "proxy.toml"
 """The configuration in force, as a file in ``run``."""
 PID_NAME: Final = "proxy.pid"
-SECRET_NAME: Final = "mock.key"  # noqa: S105
+SECRET_NAME: Final = "mock.key"  # noqa: S105 - a file's name
 """What strangers' salts are drawn from: it tells them apart to replace it."""
 
 _DRAIN, _STOP, _RELOAD = signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP
