@@ -64,12 +64,16 @@ def _key_part(array: pa.Array, declared: SqlType) -> KeyPart:
             data = np.frombuffer(bytes.fromhex(joined), np.uint8)
             return Strings(np.arange(len(array) + 1, dtype=np.int64) * 16, data)
         case _:
-            text = pc.fill_null(pc.cast(array, pa.large_string()), "")
-            if declared.name == "character":
-                text = pc.utf8_rtrim(text, " ")
-            offsets, data = text.buffers()[1:]
-            bounds = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
-            return Strings(bounds, np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8))
+            text = pc.cast(array, pa.large_string())
+            return strings(pc.utf8_rtrim(text, " ") if declared.name == "character" else text)
+
+
+def strings(array: pa.Array) -> Strings:
+    """Return an array of text for hashing, NULL as the empty text."""
+    text = pc.fill_null(pc.cast(array, pa.large_string()), "")
+    offsets, data = text.buffers()[1:]
+    bounds = np.frombuffer(offsets, np.int64)[text.offset : text.offset + len(text) + 1]
+    return Strings(bounds, np.frombuffer(data, np.uint8) if data else np.empty(0, np.uint8))
 
 
 def column_from_arrow(table: pa.Table, carrier: Carrier) -> Column:

@@ -1,27 +1,30 @@
-"""Whose copy is it? From a leak and the stored rows to a verdict."""
+"""Whose copy is it? From leaked tables and the stored rows to a verdict."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pgbalise.errors import InvalidInput, InvalidLeak, PgbaliseError
+from pgbalise.align import Alignment, InMemory, LeakedTable, Piece, Source, StoredTable, spread
+from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.marking.cells import carrier_secret
 from pgbalise.marking.codes import bias, codewords, dither
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import Carrier, Policy, Relation
-from pgbalise.marking.types import INTEGER_TOPS, Kind, SqlType
-from pgbalise.tracing.alignment import CarrierEvidence, carrier_evidence
-from pgbalise.tracing.decision import Verdict, decide
-from pgbalise.tracing.scoring import Evidence, position_weights
+from pgbalise.marking.policy import Policy, Relation
+from pgbalise.marking.types import SqlType
+from pgbalise.tracing.alignment import CarrierCells, CarrierEvidence
+from pgbalise.tracing.decision import Verdict, decide, threshold_log10
+from pgbalise.tracing.decoding import Way, decode
+from pgbalise.tracing.mapping import StoredColumn, TableMapping, map_columns
+from pgbalise.tracing.reading import seen_units
+from pgbalise.tracing.scoring import Evidence
 
 Progress = Callable[[str], None]
 """Is told each step before it is taken."""
@@ -31,20 +34,15 @@ def silent(_step: str) -> None:
     """Tell nobody about progress."""
 
 
-_BLOCK = 256
-"""Recipients scored at a time."""
-
-
 @dataclass(frozen=True)
 class Marking:
-    """How the leak may have been marked: by one policy of one epoch."""
+    """How rows of one relation may have been marked: by one policy of one epoch."""
 
     policy: Policy
     relation: Relation
     key: MasterKey
-    stored: pa.Table
-    """The relation's rows, columns of text; rows that the leak does not mention are passed over,
-    and so are carriers that the table no longer has the columns for."""
+    stored: pa.Table | Source
+    """The relation's rows, columns of text; carriers that it no longer has are passed over."""
     recipients: Sequence[str]
     """All who were ever enrolled in that epoch."""
 
@@ -55,326 +53,248 @@ class Trace:
 
     verdict: Verdict
     marking: Marking
-    """The one under which the evidence against the strongest recipient is strongest."""
-    columns: dict[str, str]
-    """What each column of the leak was taken for: a column of the relation, or "" for none."""
-    carriers: tuple[CarrierEvidence, ...]
+    """One of the policy and epoch under which the evidence against the strongest is strongest."""
+    alignments: tuple[Alignment, ...]
+    """Each leaked table beside each relation that it has columns of."""
+    ignored: tuple[str, ...]
+    """Leaked tables that have no column of any relation."""
+    carriers: tuple[tuple[Relation, CarrierEvidence], ...]
     agreeing: tuple[int, ...]
     """For each carrier, how many cells agree with the strongest recipient's codeword."""
-
-
-def leak_columns(leak: pa.Table, relation: Relation) -> dict[str, str]:
-    """Match a leak's columns to the relation's by name, whatever their case.
-
-    Raise InvalidLeak when the key is not there or no carrier is.
-    """
-    wanted = [name for name, _ in relation.key] + [c.column for c in relation.carriers]
-    folded = {name.lower(): name for name in wanted}
-    found = {name: folded.get(name.strip().lower(), "") for name in leak.column_names}
-    for name, _ in relation.key:
-        if name not in found.values():
-            raise InvalidLeak(
-                f"the leak has no column {name}, the key of {relation.qualified}",
-                hint="is it of another relation?",
-            )
-    if not any(c.column in found.values() for c in relation.carriers):
-        raise InvalidLeak(
-            f"the leak has none of the carriers of {relation.qualified}",
-            hint="is it of another relation?",
-        )
-    return found
-
-
-def key_text(table: pa.Table, names: Sequence[str], key: Sequence[tuple[str, SqlType]]) -> pa.Table:
-    """Return the key columns as PostgreSQL prints them; NULL where a text is no such value."""
-    return pa.table(
-        {
-            column: _canonical(one_chunk(table.column(name)), declared)
-            for name, (column, declared) in zip(names, key, strict=True)
-        }
-    )
-
-
-def _canonical(array: pa.Array, declared: SqlType) -> pa.Array:
-    text = pc.utf8_trim_whitespace(pc.cast(array, pa.string()))
-    match declared.name:
-        case "smallint" | "integer" | "bigint":
-            # a spreadsheet or a data frame may have written 17 as 17.0
-            whole = pc.replace_substring_regex(text, r"\.0*$", "")
-            plain = pc.match_substring_regex(whole, r"^[+-]?[0-9]{1,18}$")
-            number = pc.cast(pc.if_else(plain, whole, None), pa.int64())
-            top = INTEGER_TOPS[declared.name]
-            fits = pc.and_(pc.greater_equal(number, -top - 1), pc.less_equal(number, top))
-            return pc.cast(pc.if_else(fits, number, None), pa.string())
-        case "uuid":
-            plain = pc.match_substring_regex(text, _UUID)
-            return pc.if_else(plain, pc.utf8_lower(text), None)
-        case "date":
-            return pc.cast(_dates(text), pa.string())
-        case "timestamp without time zone" | "timestamp with time zone":
-            stamps, read = _timestamps(text)
-            shown = pc.cast(pa.array(stamps, pa.timestamp("us")), pa.string())
-            return pc.if_else(pa.array(read), shown, None)
-        case "character":
-            return pc.utf8_rtrim(pc.cast(array, pa.string()), " ")
-        case _:
-            return pc.cast(array, pa.string())
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """What the leak says if it was marked in one way."""
-
-    marking: Marking
-    columns: dict[str, str]
-    rows_aligned: int
-    parts: tuple[CarrierEvidence, ...]
-    evidence: Evidence
-    thresholds: NDArray[np.uint16]
-    log10_e_value: NDArray[np.float64]
-    agreeing: NDArray[np.int64]
+    rounds: tuple[tuple[str, ...], ...]
+    """Who was named in each round of decoding."""
 
 
 def trace(
-    leak: pa.Table,
+    leak: pa.Table | Sequence[LeakedTable],
     markings: Sequence[Marking],
     *,
     alpha: float,
+    given: Mapping[str, str | None] | None = None,
     progress: Progress = silent,
 ) -> Trace:
-    """Trace a leak (columns of text) that still holds the key, however it may have been marked.
+    """Trace a leak, however its rows may have been marked.
 
-    A recipient's e-value is the mean of those under each marking (0 where it was not enrolled),
-    which is an e-value again: not knowing the epoch costs at most log10(len(markings)). Raise
-    InvalidLeak when no row of the leak can be found in the relation.
+    ``leak``: tables as `pgbalise.leaks` reads them, or one Arrow table with columns of text. All
+    of it is one piece of evidence: what several tables say about one codeword position is taken
+    together. ``given`` says by leaked column what stored column it is, None for none; the others
+    are found by name and content.
+
+    A recipient's e-value is the mean of those under each policy of each epoch (0 where it was not
+    enrolled), which is an e-value again: not knowing the epoch costs at most log10 of their
+    number. Raise InvalidLeak when the leak has no carrier of any relation.
     """
-    scored: list[_Scored] = []
-    problem: PgbaliseError = InvalidInput("nobody is enrolled, so nobody can be accused")
+    if not any(marking.recipients for marking in markings):
+        raise InvalidInput("nobody is enrolled, so nobody can be accused")
+    tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
+    relations = _by_relation(markings)
+    alignments, ignored = _matched(tables, relations, given or {}, progress)
+    cells: dict[int, dict[tuple[str, str], tuple[Relation, CarrierCells]]] = {}
+    for alignment, mine in alignments:
+        for piece in alignment.pieces(progress):
+            for marking in mine:
+                _compare(piece, alignment, marking, cells.setdefault(id(marking.policy), {}))
+    progress("weighing the evidence")
+    named = {
+        policy: [(relation, one.evidence()) for relation, one in parts.values()]
+        for policy, parts in cells.items()
+    }
+    return _judged(
+        [marking for marking in markings if marking.recipients],
+        named,
+        tuple(alignment for alignment, _ in alignments),
+        ignored,
+        alpha,
+        progress,
+    )
+
+
+@dataclass
+class _Stored:
+    """A relation's stored rows and every way in which they may have been marked."""
+
+    relation: Relation
+    """With the carriers of all of these ways."""
+    source: Source
+    markings: list[Marking] = field(default_factory=list)
+
+
+def _by_relation(markings: Sequence[Marking]) -> list[_Stored]:
+    found: dict[tuple[object, ...], _Stored] = {}
     for marking in markings:
-        try:
-            if marking.recipients:
-                scored.append(_scored(leak, marking, progress))
-        except InvalidLeak as unfit:
-            problem = problem if isinstance(problem, InvalidLeak) else unfit
-    if not scored:
-        raise problem
-    everyone = sorted({name for one in scored for name in one.marking.recipients})
+        relation = marking.relation
+        place = (id(marking.stored), relation.schema, relation.name, relation.key)
+        one = found.get(place)
+        if one is None:
+            one = found[place] = _Stored(relation, _source(marking))
+        have = {carrier.column for carrier in one.relation.carriers}
+        more = tuple(c for c in relation.carriers if c.column not in have)
+        one.relation = replace(one.relation, carriers=one.relation.carriers + more)
+        one.markings.append(marking)
+    return list(found.values())
+
+
+def _source(marking: Marking) -> Source:
+    stored = marking.stored
+    if not isinstance(stored, pa.Table):
+        return stored
+    relation = marking.relation
+    declared = dict(relation.key)
+    for carrier in relation.carriers:
+        declared |= {carrier.column: carrier.type, **dict(carrier.entity)}
+        declared |= dict([carrier.by]) if carrier.by else {}
+    text = SqlType("text")
+    return StoredTable(stored, {name: declared.get(name, text) for name in stored.column_names})
+
+
+def _matched(
+    tables: Sequence[LeakedTable],
+    relations: Sequence[_Stored],
+    given: Mapping[str, str | None],
+    progress: Progress,
+) -> tuple[list[tuple[Alignment, list[Marking]]], tuple[str, ...]]:
+    """Lay each leaked table against the relations that it has carriers of."""
+    samples = [
+        [
+            StoredColumn(name, one.source.types[name], one_chunk(stored.column(name)))
+            for name in stored.column_names
+        ]
+        for one in relations
+        for stored in [one.source.sample()]
+    ]
+    found: list[tuple[Alignment, list[Marking]]] = []
+    ignored = []
+    for table in tables:
+        progress(f"finding the columns of {table.name}")
+        head = next((batch for batch in table.batches() if batch.num_rows), None)
+        rows = spread(pa.Table.from_batches([head]), _HEAD_ROWS) if head else None
+        mine: list[tuple[TableMapping, _Stored]] = []
+        for one, columns in zip(relations, samples, strict=True):
+            if rows is not None:
+                mine.append((map_columns(rows, table.named, columns, given), one))
+        mine.sort(key=lambda each: -each[0].score)
+        taken: set[str] = set()
+        before = len(found)
+        for mapping, one in mine:
+            carriers = {carrier.column for carrier in one.relation.carriers}
+            new = {
+                m.leak_column for m in mapping.columns if m.column in carriers
+            } - taken
+            if not new or mapping.score < _WORTH_TRYING * mine[0][0].score:
+                continue
+            columns = tuple(
+                replace(m, column=None) if m.column in carriers and m.leak_column in taken else m
+                for m in mapping.columns
+            )
+            taken |= new
+            mapping = replace(mapping, columns=columns)
+            found.append((Alignment(table, mapping, one.relation, one.source), one.markings))
+        if len(found) == before:
+            ignored.append(table.name)
+    if not found:
+        names = ", ".join(dict.fromkeys(one.relation.qualified for one in relations))
+        raise InvalidLeak(
+            f"the leak has none of the carriers of {names}",
+            hint="is it of another relation? --column says which column is which",
+        )
+    return found, tuple(ignored)
+
+
+def _compare(
+    piece: Piece,
+    alignment: Alignment,
+    marking: Marking,
+    cells: dict[tuple[str, str], tuple[Relation, CarrierCells]],
+) -> None:
+    """Add what the rows of a piece say about each carrier."""
+    formats = {m.column: (m.leak_column, m.format) for m in alignment.mapping.columns}
+    there = set(piece.stored.column_names)
+    policy, relation = marking.policy, marking.relation
+    for carrier in relation.carriers:
+        needed = {carrier.column, *(n for n, _ in carrier.entity)}
+        needed |= {carrier.by[0]} if carrier.by else set()
+        if carrier.column not in formats or not needed <= there:
+            continue
+        place = (relation.qualified, carrier.column)
+        if place not in cells:
+            secret = carrier_secret(marking.key, policy, relation, carrier)
+            dithers = dither(marking.key, policy.epoch)
+            collected = CarrierCells(carrier, policy.derivation, secret, dithers)
+            cells[place] = relation, collected
+        name, written = formats[carrier.column]
+        parts, known = key_from_arrow(piece.stored, carrier.entity or relation.key)
+        seen, read, extra = seen_units(one_chunk(piece.leaked.column(name)), carrier, written)
+        cells[place][1].add(
+            parts,
+            known,
+            column_from_arrow(piece.stored, carrier),
+            seen,
+            read,
+            extra,
+            probability=piece.probability,
+            stratum=piece.stratum,
+        )
+
+
+def _judged(
+    markings: Sequence[Marking],
+    named: Mapping[int, Sequence[tuple[Relation, CarrierEvidence]]],
+    alignments: tuple[Alignment, ...],
+    ignored: tuple[str, ...],
+    alpha: float,
+    progress: Progress,
+) -> Trace:
+    everyone = sorted({name for marking in markings for name in marking.recipients})
     at = {name: row for row, name in enumerate(everyone)}
-    values = np.full((len(scored), len(everyone)), -np.inf)
-    agreeing = np.zeros((len(scored), len(everyone)), np.int64)
-    for row, one in enumerate(scored):
-        mine = [at[name] for name in one.marking.recipients]
-        values[row, mine] = one.log10_e_value
-        agreeing[row, mine] = one.agreeing
-    top = values.max(axis=0)
-    mean = top + np.log10(np.sum(10.0 ** (values - top), axis=0)) - np.log10(len(scored))
-    best = values.argmax(axis=0)
-    likeliest = [scored[row] for row in best]
-    first = likeliest[int(mean.argmax())]
+    threshold = threshold_log10(len(everyone), alpha)
+    chosen = list({id(marking.policy): marking for marking in markings}.values())
+    progress(f"scoring {len(everyone):,} recipients")
+    ways = []
+    for marking in chosen:
+        parts = named.get(id(marking.policy), [])
+        thresholds = bias(marking.key, marking.policy.epoch)
+        ways.append(
+            Way(
+                Evidence.concatenate(part.evidence for _, part in parts),
+                thresholds,
+                np.array([at[name] for name in marking.recipients], np.int64),
+                _words(marking, thresholds),
+            )
+        )
+    decoded = decode(ways, len(everyone), threshold_log10=threshold)
+    strongest = int(decoded.log10_e_value.argmax())
+    way = int(decoded.best[strongest])
+    winner, parts = chosen[way], list(named.get(id(chosen[way].policy), []))
+    read: dict[str, int] = {}
+    aligned: dict[str, int] = {}
+    for one in alignments:
+        read[one.table.name] = max(read.get(one.table.name, 0), one.read)
+        aligned[one.table.name] = max(aligned.get(one.table.name, 0), one.aligned)
     verdict = decide(
         everyone,
-        mean,
-        agreeing[best, np.arange(len(everyone))],
+        decoded.log10_e_value,
+        decoded.agreeing,
         alpha=alpha,
-        rows_read=leak.num_rows,
-        rows_aligned=first.rows_aligned,
-        cells_marked=sum(part.marked for part in first.parts),
-        cells_used=len(first.evidence),
+        rows_read=sum(read.values()),
+        rows_aligned=sum(aligned.values()),
+        cells_marked=sum(part.marked for _, part in parts),
+        cells_used=sum(len(part.evidence) for _, part in parts),
     )
-    strongest = verdict.verdicts[0].recipient
-    winner = scored[best[at[strongest]]]
-    epoch = winner.marking.policy.epoch
-    [word] = codewords(winner.marking.key, [strongest], epoch, winner.thresholds)
+    [word] = codewords(
+        winner.key, [everyone[strongest]], winner.policy.epoch, ways[way].bias
+    )
     bits = np.unpackbits(word, bitorder="little")
     return Trace(
         verdict,
-        winner.marking,
-        winner.columns,
-        winner.parts,
-        tuple(_agreeing(part.evidence, bits) for part in winner.parts),
-    )
-
-
-def _scored(leak: pa.Table, marking: Marking, progress: Progress) -> _Scored:
-    policy, key, stored = marking.policy, marking.key, marking.stored
-    relation = _still_there(marking.relation, stored)
-    progress("aligning rows")
-    columns = leak_columns(leak, relation)
-    name_in_leak = {column: name for name, column in columns.items() if column}
-    key_names = [name for name, _ in relation.key]
-    rows, at = _align(
-        key_text(leak, [name_in_leak[name] for name in key_names], relation.key),
-        key_text(stored, key_names, relation.key),
-    )
-    if not len(rows):
-        raise InvalidLeak(
-            f"none of the leak's keys is in {relation.qualified}",
-            hint="is it of another relation or database?",
-        )
-    aligned = stored.take(pa.array(at))
-    found = leak.take(pa.array(rows))
-    dithers = dither(key, policy.epoch)
-    parts = []
-    for carrier in relation.carriers:
-        if carrier.column not in name_in_leak:
-            continue
-        progress(f"comparing {carrier.column}")
-        key_parts, known = key_from_arrow(aligned, carrier.entity or relation.key)
-        seen, read, extra = seen_units(
-            one_chunk(found.column(name_in_leak[carrier.column])), carrier
-        )
-        parts.append(
-            carrier_evidence(
-                carrier,
-                policy.derivation,
-                carrier_secret(key, policy, relation, carrier),
-                dithers,
-                key_parts,
-                known,
-                column_from_arrow(aligned, carrier),
-                seen,
-                read,
-                extra,
-            )
-        )
-    evidence = Evidence.concatenate(part.evidence for part in parts)
-    progress(f"scoring {len(marking.recipients):,} recipients in epoch {policy.epoch}")
-    thresholds = bias(key, policy.epoch)
-    weights = position_weights(evidence, thresholds)
-    scores = [
-        weights.score(block)
-        for block in _codewords(key, marking.recipients, policy.epoch, thresholds)
-    ]
-    return _Scored(
-        marking,
-        columns,
-        len(rows),
+        winner,
+        alignments,
+        ignored,
         tuple(parts),
-        evidence,
-        thresholds,
-        np.concatenate([score.log10_e_value for score in scores]),
-        np.concatenate([score.agreeing for score in scores]),
+        tuple(_agreeing(part.evidence, bits) for _, part in parts),
+        tuple(tuple(everyone[n] for n in names) for names in decoded.rounds),
     )
-
-
-def _still_there(relation: Relation, stored: pa.Table) -> Relation:
-    """Leave out the carriers whose columns the table lost since."""
-    there = set(stored.column_names)
-    carriers = tuple(
-        c
-        for c in relation.carriers
-        if {c.column, *(n for n, _ in c.entity), *((c.by[0],) if c.by else ())} <= there
-    )
-    return replace(relation, carriers=carriers)
 
 
 def _agreeing(evidence: Evidence, bits: NDArray[np.uint8]) -> int:
     likelier = evidence.log_likelihood1 > evidence.log_likelihood0
     return int(np.count_nonzero(likelier == (bits[evidence.position] == 1)))
-
-
-def _align(leak: pa.Table, stored: pa.Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows of the leak whose key is stored, and where each one's is."""
-    mine, theirs = (_joined(table) for table in (leak, stored))
-    index = pc.index_in(mine, value_set=theirs, skip_nulls=True)
-    rows = np.flatnonzero(np.asarray(index.is_valid()))
-    return rows, np.asarray(index.take(pa.array(rows))).astype(np.int64)
-
-
-def _joined(table: pa.Table) -> pa.Array:
-    columns = [one_chunk(column) for column in table.columns]
-    if len(columns) == 1:
-        return columns[0]
-    return pc.binary_join_element_wise(*columns, "\x1f", null_handling="emit_null")
-
-
-def _codewords(
-    key: MasterKey, recipients: Sequence[str], epoch: int, thresholds: NDArray[np.uint16]
-) -> Iterator[NDArray[np.uint8]]:
-    """Codewords in blocks, a few made ahead: hashing runs beside the scoring."""
-    blocks = [recipients[at : at + _BLOCK] for at in range(0, len(recipients), _BLOCK)]
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
-        for block in blocks:
-            waiting.append(pool.submit(codewords, key, block, epoch, thresholds))
-            if len(waiting) > workers:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
-
-
-_NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
-
-
-def seen_units(
-    array: pa.Array, carrier: Carrier
-) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
-    """Read a leaked column: units, where one could be read, and the decimals beyond the scale."""
-    text = pc.utf8_trim_whitespace(pc.cast(array, pa.string()))
-    match carrier.kind:
-        case Kind.CATEGORICAL:
-            codes = column_from_arrow(
-                pa.table({carrier.column: pc.cast(array, pa.string())}), replace(carrier, by=None)
-            ).values
-            return codes, np.asarray(array.is_valid()), 0
-        case Kind.DATE:
-            days = _dates(text).view(pa.int32())
-            return _filled(days), np.asarray(days.is_valid()), 0
-        case Kind.TIMESTAMP:
-            stamps, read = _timestamps(text)
-            return stamps, read, 0
-        case _:
-            shown = pc.if_else(pc.match_substring_regex(text, _NUMBER), text, None)
-            numbers = np.asarray(pc.fill_null(pc.cast(shown, pa.float64()), np.nan))
-            extra = 0 if carrier.kind is Kind.INTEGER else 3
-            if np.any(np.rint(np.nan_to_num(numbers)) != np.nan_to_num(numbers)):
-                extra = 3
-            power = 10.0 ** (carrier.scale + extra)
-            read = np.abs(numbers) < 10.0**17 / power
-            return np.rint(np.where(read, numbers, 0.0) * power).astype(np.int64), read, extra
-
-
-_UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
-
-
-def _dates(text: pa.Array) -> pa.Array:
-    """Dates of ISO texts, a time after them ignored; NULL for days that do not exist."""
-    iso = pc.match_substring_regex(text, r"^\d{4}-\d\d-\d\d([ T].*)?$")
-    shown = pc.if_else(iso, pc.utf8_slice_codeunits(text, 0, 10), None)
-    parsed = pc.strptime(shown, format="%Y-%m-%d", unit="s", error_is_null=True)
-    days = pc.cast(parsed, pa.date32())
-    # strptime takes the 30th of February for the 2nd of March
-    return pc.if_else(pc.equal(pc.cast(days, pa.string()), shown), days, None)
-
-
-def _filled(array: pa.Array) -> NDArray[np.int64]:
-    return np.asarray(pc.fill_null(array, 0)).astype(np.int64)
-
-
-def _timestamps(text: pa.Array) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Microseconds since 1970 UTC of ISO texts, with or without a zone's offset."""
-    body = r"^\d{4}-\d\d-\d\d[ T][0-2]\d:\d\d(:\d\d(\.\d{1,6})?)?"
-    out = np.zeros(len(text), np.int64)
-    read = np.zeros(len(text), np.bool_)
-    for pattern, zone in ((body + "$", None), (body + r"(Z|[+-]\d\d(:?\d\d)?)$", "UTC")):
-        mine = pc.match_substring_regex(text, pattern)
-        try:
-            stamps = pc.cast(pc.if_else(mine, text, None), pa.timestamp("us", zone))
-        except pa.ArrowInvalid:
-            # a day or an hour that does not exist: read one by one, and leave those out
-            stamps = _one_by_one(pc.if_else(mine, text, None), zone)
-        ok = np.asarray(stamps.is_valid())
-        out = np.where(ok, _filled(stamps.view(pa.int64())), out)
-        read |= ok
-    return out, read
-
-
-def _one_by_one(text: pa.Array, zone: str | None) -> pa.Array:
-    def stamp(value: pa.Scalar) -> object:
-        try:
-            return value.cast(pa.timestamp("us", zone)).as_py()
-        except pa.ArrowInvalid:
-            return None
-
-    return pa.array([stamp(value) for value in text], pa.timestamp("us", zone))
