@@ -648,6 +648,8 @@ def revoke(session: Session, role: str) -> None:
 
 
 _LEAK_KEYS = "balise_leak_key"
+_LARGE = 10_000_000
+"""From so many rows on, a sample takes whole pages instead of reading every one of them."""
 
 
 def stored_rows(
@@ -655,8 +657,8 @@ def stored_rows(
 ) -> pa.Table:
     """Return the stored rows with these keys (columns of text, as in the policy), as text.
 
-    ``names`` are the columns to read; those that the relation no longer has are left out. Needs
-    SELECT on the relation and TEMPORARY on the database; must run inside a transaction.
+    Needs SELECT on these columns and the key, and TEMPORARY on the database; must run inside a
+    transaction.
     """
     key = relation.key
     columns_made = ", ".join(["%I %s"] * len(key))
@@ -668,16 +670,64 @@ def stored_rows(
         table(_LEAK_KEYS, "pg_temp", "k")
     )
     mine = exp.Tuple(expressions=[column(name, "t") for name, _ in key])
-    there = {info.name for info in columns(session, relation.schema, relation.name)}
-    names = [name for name in names if name in there]
-    query = (
-        exp.select(*(cast(column(name, "t"), "text") for name in names))
-        .from_(table(relation.name, relation.schema, "t"))
-        .where(exp.In(this=mine, query=wanted.subquery()))
-    )
+    query = _as_text(relation, names).where(exp.In(this=mine, query=wanted.subquery()))
     rows = session.read(query.sql(dialect="postgres", normalize_functions=False), names)
     session.run("DROP TABLE pg_temp.%I", _LEAK_KEYS)
     return rows
+
+
+def sampled_rows(
+    session: Session, relation: Relation, names: Sequence[str], limit: int | None
+) -> pa.Table:
+    """Return about ``limit`` stored rows drawn at random (None: all), columns of text.
+
+    The same rows each time, as long as the relation stays the same. Needs SELECT on these columns.
+    """
+    query = _as_text(relation, names)
+    if limit is not None:
+        [(total, kind)] = session.fetch(
+            "SELECT c.reltuples::int8, c.relkind::text FROM pg_class AS c JOIN pg_namespace AS n"
+            " ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = $2::text",
+            relation.schema,
+            relation.name,
+        )
+        if total < 0:
+            counted = exp.select(exp.Count(this=exp.Star())).from_(
+                table(relation.name, relation.schema)
+            )
+            [(total,)] = session.fetch(counted.sql(dialect="postgres"))
+        if total > limit and kind in ("r", "p", "m"):
+            query.args["from_"].this.set(
+                "sample",
+                exp.TableSample(
+                    method=exp.Var(this="BERNOULLI" if total < _LARGE else "SYSTEM"),
+                    percent=exp.Literal.number(100 * limit / total),
+                    seed=exp.Literal.number(1),
+                ),
+            )
+        # an estimate of the server's may be too low
+        query = query.limit(2 * limit)
+    return session.read(query.sql(dialect="postgres", normalize_functions=False), list(names))
+
+
+def readable_columns(session: Session, relation: Relation) -> set[str]:
+    """Return the columns of a relation that the session's role may read."""
+    return {
+        name
+        for (name,) in session.fetch(
+            "SELECT a.attname::text FROM pg_attribute AS a WHERE a.attnum > 0"
+            " AND NOT a.attisdropped AND a.attrelid = format('%I.%I', $1::text, $2::text)::regclass"
+            " AND has_column_privilege(a.attrelid, a.attnum, 'SELECT')",
+            relation.schema,
+            relation.name,
+        )
+    }
+
+
+def _as_text(relation: Relation, names: Sequence[str]) -> exp.Select:
+    return exp.select(*(cast(column(name, "t"), "text") for name in names)).from_(
+        table(relation.name, relation.schema, "t")
+    )
 
 
 class _Undo(Exception):

@@ -55,20 +55,22 @@ _WORTH_SAYING = 0.01
 
 
 def markings(
-    session: Session, leak: pa.Table, relation: str, keys: Sequence[MasterKey], progress: Progress
+    session: Session, keys: Sequence[MasterKey], relation: str | None = None
 ) -> tuple[list[Marking], list[Epoch]]:
-    """Return every way in which a leak of this relation may have been marked, newest first.
+    """Return every way in which rows may have been marked, newest policy first.
 
-    One for each policy of each epoch that one of the master keys opened; policies that treat the
-    relation alike count once. Also returns the epochs whose key is not among ``keys``. Must run
-    inside a transaction. Raise InvalidInput when no epoch marks with any of the keys,
-    InvalidPolicy when no policy ever had the relation.
+    One for each relation (``relation``: this one only) of each policy of each epoch that one of
+    the master keys opened; policies that treat their relations alike count once. Also returns the
+    epochs whose key is not among ``keys``. What is stored is read when asked for, through
+    ``session``, which must be inside a transaction by then. Raise InvalidInput when no epoch marks
+    with any of the keys, InvalidPolicy when no policy ever had the relation.
     """
-    found: list[tuple[Policy, Relation, MasterKey, list[str]]] = []
+    found: list[Marking] = []
     untried: list[Epoch] = []
     policies = [parse_policy(document) for document in applied_documents(session)]
     everyone = recipients(session)
     seen: set[str] = set()
+    sources: dict[tuple[object, ...], StoredRelation] = {}
     problem: PgbaliseError | None = None
     for epoch in reversed(epochs(session)):
         key = next((key for key in keys if epoch_uses(session, epoch, key)), None)
@@ -79,20 +81,26 @@ def markings(
         for policy in reversed(policies):
             if policy.epoch != epoch.number:
                 continue
+            mine = []
             try:
-                protected = policy.relation(relation)
-                leak_columns(leak, protected)
-                _check_key_is_there(session, protected)
-            except (InvalidPolicy, InvalidLeak) as unfit:
+                wanted = [policy.relation(relation)] if relation else list(policy.relations)
+            except InvalidPolicy as unfit:
                 problem = problem or unfit
                 continue
-            alike = repr(
-                (epoch.number, policy.derivation, replace(protected, view="", decoys=False))
-            )
-            if alike in seen:
-                continue
-            seen.add(alike)
-            found.append((policy, protected, key, names))
+            for protected in wanted:
+                place = (protected.schema, protected.name, protected.key)
+                try:
+                    if place not in sources:
+                        sources[place] = StoredRelation(session, protected)
+                except InvalidPolicy as unfit:
+                    problem = problem or unfit
+                    continue
+                mine.append(Marking(policy, protected, key, sources[place], names))
+            treated = [replace(one.relation, view="", decoys=False) for one in mine]
+            alike = repr((epoch.number, policy.derivation, treated))
+            if mine and alike not in seen:
+                seen.add(alike)
+                found += mine
     if not found:
         if problem is None and untried:
             names_of = ", ".join(f"{e.number} ({e.key_fingerprint})" for e in reversed(untried))
@@ -103,22 +111,7 @@ def markings(
         raise problem or DatabaseProblem(
             "no policy has been applied", hint="run pgbalise policy apply"
         )
-    needed: dict[tuple[tuple[str, SqlType], ...], list[str]] = {}
-    for _, protected, _, _ in found:
-        needed.setdefault(protected.key, []).extend(protected.needed)
-    stored: dict[tuple[tuple[str, SqlType], ...], pa.Table] = {}
-    for key_columns, names_read in needed.items():
-        progress("fetching the stored rows")
-        protected = next(one for _, one, _, _ in found if one.key == key_columns)
-        in_leak = {column: name for name, column in leak_columns(leak, protected).items()}
-        wanted = key_text(leak, [in_leak[name] for name, _ in key_columns], key_columns)
-        stored[key_columns] = stored_rows(
-            session, protected, list(dict.fromkeys(names_read)), wanted
-        )
-    return [
-        Marking(policy, protected, key, stored[protected.key], names)
-        for policy, protected, key, names in found
-    ], untried
+    return found, untried
 
 
 def _had_a_word(recipient: Recipient, epoch: Epoch) -> bool:
@@ -131,17 +124,50 @@ def _had_a_word(recipient: Recipient, epoch: Epoch) -> bool:
     )
 
 
-def _check_key_is_there(session: Session, relation: Relation) -> None:
-    """Raise InvalidPolicy when the database lost what a former policy knew rows by."""
-    there = {info.name for info in columns(session, relation.schema, relation.name)}
-    for name, _ in relation.key:
-        if name not in there:
-            raise InvalidPolicy(
-                f"{relation.qualified} no longer has {name}, its key when the leak was marked"
-                if there
-                else f"{relation.qualified} is no longer there",
-                hint="restore a backup of that time and trace against it",
-            )
+class StoredRelation:
+    """The rows of one relation, read from the database when asked for.
+
+    Raise InvalidPolicy when the database lost what a former policy knew rows by.
+    """
+
+    def __init__(self, session: Session, relation: Relation) -> None:
+        infos = columns(session, relation.schema, relation.name)
+        there = {info.name: info.type for info in infos}
+        for name, _ in relation.key:
+            if name not in there:
+                raise InvalidPolicy(
+                    f"{relation.qualified} no longer has {name}, its key when the leak was marked"
+                    if there
+                    else f"{relation.qualified} is no longer there",
+                    hint="restore a backup of that time and trace against it",
+                )
+        self._session = session
+        self._relation = relation
+        readable = readable_columns(session, relation)
+        self.types = {
+            name: kind
+            for name, kind in there.items()
+            if name in relation.needed or (name in readable and kind.name not in _NOT_COMPARED)
+        }
+        self._everything: pa.Table | None = None
+
+    def sample(self) -> pa.Table:
+        """Return rows drawn at random, the same ones each time."""
+        return sampled_rows(self._session, self._relation, list(self.types), SAMPLE_ROWS)
+
+    def having(self, keys: pa.Table) -> pa.Table:
+        """Return the rows with these keys."""
+        return stored_rows(self._session, self._relation, list(self.types), keys)
+
+    def everything(self) -> pa.Table:
+        """Return all rows; they are read once and kept."""
+        if self._everything is None:
+            self._everything = sampled_rows(self._session, self._relation, list(self.types), None)
+        return self._everything
+
+
+_NOT_COMPARED = {"bytea", "json", "jsonb", "xml", "tsvector"}
+"""Types whose values are large, and seldom written by others as PostgreSQL writes them."""
 
 
 def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[str]) -> None:
@@ -168,19 +194,19 @@ def investigate(
     InvalidKey, InvalidInput or DatabaseProblem, each in one line.
     """
     progress("reading the leak")
-    leaks = [read_leak(path) for path in files]
-    names = leaks[0].rows.column_names
-    if any(leak.rows.column_names != names for leak in leaks[1:]):
-        raise InvalidLeak("the files have different columns", hint="trace them one by one")
-    rows = pa.concat_tables([leak.rows for leak in leaks])
-    with connect(dsn) as session:
-        with session.connection.transaction():
-            possible, untried = markings(session, rows, relation, keys, progress)
+    with ExitStack() as opened:
+        leaks = [opened.enter_context(open_leak(path)) for path in files]
+        tables = [table for leak in leaks for table in leak.tables]
+        session = opened.enter_context(connect(dsn))
         known = {epoch.number: epoch for epoch in epochs(session)}
         [(database, server)] = session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-        result = trace(rows, possible, alpha=alpha, progress=progress)
+        possible, untried = markings(session, keys, relation)
+        with session.connection.transaction():
+            # all that is read is of one moment
+            session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            result = trace(tables, possible, alpha=alpha, given=given, progress=progress)
         check_accused(session, possible, result.verdict.accused)
     protected = result.marking.relation
     key_columns = {name for name, _ in protected.key}
