@@ -38,6 +38,7 @@ from pgbalise.marking.types import Kind, SqlType
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
+    LeakedTable,
     LeakFile,
     MappedColumn,
     TraceReport,
@@ -213,7 +214,6 @@ def investigate(
     return TraceReport(
         verdict=result.verdict,
         database=database,
-        relation=protected.qualified,
         epoch=result.marking.policy.epoch,
         epoch_opened_at=known[result.marking.policy.epoch].opened_at,
         epoch_closed_at=known[result.marking.policy.epoch].closed_at,
@@ -221,11 +221,22 @@ def investigate(
         files=tuple(
             LeakFile(leak.name, leak.sha256, leak.size, leak.rows.num_rows) for leak in leaks
         ),
-        columns=tuple(
-            MappedColumn(name, "key" if column in key_columns else "carrier", column)
-            if column
-            else MappedColumn(name, "ignored")
-            for name, column in result.columns.items()
+        tables=(
+            LeakedTable(
+                name=leaks[0].name if len(leaks) == 1 else f"{len(leaks)} files together",
+                relation=protected.qualified,
+                rows_read=result.verdict.rows_read,
+                rows_aligned=result.verdict.rows_aligned,
+                aligned_by="key",
+                columns=tuple(
+                    MappedColumn(
+                        name, "key" if column in key_columns else "carrier", column, by="name"
+                    )
+                    if column
+                    else MappedColumn(name, "ignored")
+                    for name, column in result.columns.items()
+                ),
+            ),
         ),
         carriers=tuple(_counted(result)),
         noise=tuple(
@@ -235,6 +246,7 @@ def investigate(
             )
             for part in result.carriers
         ),
+        commitments="checked",
         key_fingerprint=result.marking.key.fingerprint(),
         versions={
             "pgbalise": __version__,

@@ -45,7 +45,7 @@ def html(report: TraceReport, language: Language = "en") -> str:
         f"{content}</section>"
         for name, content in sections
     )
-    title = f"{words['report_title']} – {escape(visible(report.relation))}"
+    title = f"{words['report_title']} – {escape(visible(', '.join(report.relations)))}"
     return (
         f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8"/>\n'
         # The browser itself refuses any request this file might make.
@@ -206,7 +206,7 @@ def _class(kind: str) -> str:
 
 def _masthead(report: TraceReport, words: dict[str, str], write: _Write) -> str:
     entries = (
-        (words["relation"], _name(report.relation)),
+        (words["relation"], ", ".join(map(_name, report.relations))),
         (words["database"], _name(report.database)),
         (words["created"], escape(write.moment(report))),
     )
@@ -686,14 +686,15 @@ _TRANSFORMATIONS = tuple(
 def _matching(report: TraceReport, words: dict[str, str], write: _Write) -> str:
     verdict = report.verdict
     share = verdict.rows_aligned / verdict.rows_read if verdict.rows_read else 0.0
-    keyed = any(column.use == "key" for column in report.columns)
+    columns_ = [c for table in report.tables for c in table.columns]
+    keyed = any(column.use == "key" for column in columns_)
     text = words["matching_text"].format(
         read=write.count(verdict.rows_read),
         aligned=write.count(verdict.rows_aligned),
         share=write.share(share),
         how=words["matched_by_key" if keyed else "matched_by_content"],
     )
-    if not report.columns:
+    if not columns_:
         return f"<p>{text}</p>\n"
     columns = (
         _Column(words["leak_column"]),
@@ -710,7 +711,7 @@ def _matching(report: TraceReport, words: dict[str, str], write: _Write) -> str:
             ),
             "idle" if column.use == "ignored" else "",
         )
-        for column in report.columns
+        for column in columns_
     ]
     return f"<p>{text}</p>\n" + _table(words["matching_caption"], columns, rows)
 

@@ -13,6 +13,7 @@ from pgbalise.errors import InvalidInput
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
+    LeakedTable,
     LeakFile,
     MappedColumn,
     TraceReport,
@@ -40,10 +41,17 @@ def verdict(*log10_e_value: float) -> Verdict:
 REPORT = TraceReport(
     verdict=verdict(41.4, 0.2),
     database="dpi",
-    relation="public.lab_result",
     epoch=3,
     files=(LeakFile("dump.csv", "ab" * 32, 1234, 100),),
-    columns=(MappedColumn("resultat", "carrier", "value"), MappedColumn("x", "ignored")),
+    tables=(
+        LeakedTable(
+            "dump.csv",
+            "public.lab_result",
+            12408,
+            12391,
+            columns=(MappedColumn("resultat", "carrier", "value"), MappedColumn("x", "ignored")),
+        ),
+    ),
     carriers=(CarrierEvidence("value", 80, 75, 70, 5),),
     noise=(CarrierNoise("value", (("unchanged", 0.9), ("rounded to 0.5", 0.1))),),
     key_fingerprint="0123456789abcdef",
@@ -57,14 +65,11 @@ def test_report_as_json_contains_the_verdict_as_trace_prints_it() -> None:
     assert document["verdict"] == json.loads(json.dumps(REPORT.verdict.as_dict()))
     assert document["created_at"] == "2026-06-07T14:03:00+00:00"
     assert document["files"] == [
-        {"name": "dump.csv", "sha256": "ab" * 32, "bytes": 1234, "rows": 100}
+        {"name": "dump.csv", "sha256": "ab" * 32, "size": 1234, "rows": 100}
     ]
-    assert document["columns"][1] == {"leak_column": "x", "use": "ignored", "column": None}
+    assert document["tables"][0]["columns"][1]["leak_column"] == "x"
     assert document["carriers"][0]["agreeing"] == 70
-    assert document["noise"][0]["findings"][1] == {
-        "transformation": "rounded to 0.5",
-        "share": 0.1,
-    }
+    assert document["noise"][0]["findings"][1] == ["rounded to 0.5", 0.1]
     assert document["key_fingerprint"] == "0123456789abcdef"
 
 

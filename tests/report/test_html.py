@@ -15,6 +15,7 @@ import pytest
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
+    LeakedTable,
     LeakFile,
     MappedColumn,
     TraceReport,
@@ -48,10 +49,20 @@ def report(
             cells_used=6118,
         ),
         database="dpi",
-        relation="public.lab_result",
         epoch=3,
         files=(LeakFile("dump.csv", "ab" * 32, 48211903, 12408),),
-        columns=(MappedColumn("resultat", "carrier", "value"), MappedColumn("no", "key", "id")),
+        tables=(
+            LeakedTable(
+                "dump.csv",
+                "public.lab_result",
+                12408,
+                12391,
+                columns=(
+                    MappedColumn("resultat", "carrier", "value"),
+                    MappedColumn("no", "key", "id"),
+                ),
+            ),
+        ),
         carriers=(CarrierEvidence("value", 80, 75, 70, 5), CarrierEvidence("weight", 9, 8, 8, 0)),
         noise=(
             CarrierNoise("value", (("unchanged", 0.9995), ("replaced", 0.0004))),
@@ -203,9 +214,16 @@ def test_hostile_names_stay_text(language: Language, hostile: str) -> None:
         replace(
             base,
             database=hostile,
-            relation=hostile,
             files=(LeakFile(hostile, "ab" * 32, 1, 1),),
-            columns=(MappedColumn(hostile, "carrier", hostile),),
+            tables=(
+                LeakedTable(
+                    "dump.csv",
+                    "public.lab_result",
+                    12408,
+                    12391,
+                    columns=(MappedColumn(hostile, "carrier", hostile),),
+                ),
+            ),
             carriers=(CarrierEvidence(hostile, 3, 2, 1, 1),),
             noise=(CarrierNoise(hostile, ((hostile, 1.0),)),),
             versions={hostile: hostile},
@@ -316,7 +334,7 @@ def test_alpha_is_written_as_people_say_it() -> None:
 
 
 def test_report_without_details_still_reads() -> None:
-    bare = replace(ONE, files=(), columns=(), carriers=(), noise=(), versions={})
+    bare = replace(ONE, files=(), tables=(), carriers=(), noise=(), versions={})
     for language in LANGUAGES:
         assert "role_17" in sentence(html(bare, language))
 

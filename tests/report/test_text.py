@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pgbalise.report.case import TraceReport
+from pgbalise.report.case import LeakedTable, TraceReport
 from pgbalise.report.text import verdict_panel
 from pgbalise.tracing.decision import Verdict, decide
 
@@ -78,10 +78,9 @@ def test_report_adds_its_relation() -> None:
     report = TraceReport(
         verdict=verdict([41.37, 0.0]),
         database="dpi",
-        relation="public.lab_result",
         epoch=1,
         files=(),
-        columns=(),
+        tables=(LeakedTable("dump.csv", "public.lab_result", 12408, 12391, columns=()),),
         carriers=(),
         noise=(),
         key_fingerprint="0" * 16,
