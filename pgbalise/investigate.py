@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
 from pgbalise import __version__
+from pgbalise.align import SAMPLE_ROWS, Alignment
 from pgbalise.catalog import columns
 from pgbalise.database import (
     Epoch,
@@ -21,34 +21,34 @@ from pgbalise.database import (
     check_commitments,
     epoch_uses,
     epochs,
+    readable_columns,
     recipients,
+    sampled_rows,
     stored_rows,
 )
-from pgbalise.errors import (
-    DatabaseProblem,
-    InvalidInput,
-    InvalidLeak,
-    InvalidPolicy,
-    PgbaliseError,
-)
-from pgbalise.leak import read_leak
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.leaks import Leak, LeakTable, open_leak
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import Policy, Relation, parse_policy
-from pgbalise.marking.types import Kind, SqlType
+from pgbalise.marking.policy import Relation, parse_policy
+from pgbalise.marking.types import Kind
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
+    ColumnUse,
     LeakedTable,
     LeakFile,
     MappedColumn,
+    SourceChange,
     TraceReport,
 )
 from pgbalise.session import connect
-from pgbalise.trace import Marking, Progress, Trace, key_text, leak_columns, silent, trace
+from pgbalise.trace import Marking, Progress, Trace, silent, trace
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pgbalise.session import Session
 
 _WORTH_SAYING = 0.01
@@ -179,74 +179,86 @@ def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[
         check_commitments(marking.key, marking.policy.epoch, mine)
 
 
+@dataclass(frozen=True)
+class Question:
+    """What the auditor asks about leaked files, all of them one piece of evidence."""
+
+    files: tuple[Path, ...]
+    alpha: float
+    relation: str | None = None
+    """``schema.name``; None to try every protected relation."""
+    given: Mapping[str, str | None] = field(default_factory=dict)
+    """By column of the leak, the stored column that it is, None for none."""
+
+
 def investigate(
-    files: Sequence[Path],
-    relation: str,
+    question: Question,
     keys: Sequence[MasterKey],
     dsn: str,
     *,
-    alpha: float,
     created_at: datetime,
     progress: Progress = silent,
 ) -> TraceReport:
-    """Trace leaked files of one relation, taken together, against the database they came from.
+    """Trace leaked files against the database they may have come from.
 
     ``keys`` are the master keys of the epochs that the leak may be from. Raise InvalidLeak,
     InvalidKey, InvalidInput or DatabaseProblem, each in one line.
     """
     progress("reading the leak")
     with ExitStack() as opened:
-        leaks = [opened.enter_context(open_leak(path)) for path in files]
-        tables = [table for leak in leaks for table in leak.tables]
+        leaks = [opened.enter_context(open_leak(path)) for path in question.files]
+        tables = _tables(leaks)
         session = opened.enter_context(connect(dsn))
         known = {epoch.number: epoch for epoch in epochs(session)}
         [(database, server)] = session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-        possible, untried = markings(session, keys, relation)
+        possible, untried = markings(session, keys, question.relation)
         with session.connection.transaction():
             # all that is read is of one moment
             session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            result = trace(tables, possible, alpha=alpha, given=given, progress=progress)
+            result = trace(
+                tables, possible, alpha=question.alpha, given=question.given, progress=progress
+            )
         check_accused(session, possible, result.verdict.accused)
-    protected = result.marking.relation
-    key_columns = {name for name, _ in protected.key}
+    epoch = known[result.marking.policy.epoch]
+    read = {one.table.name: one.read for one in result.alignments}
     return TraceReport(
         verdict=result.verdict,
         database=database,
-        epoch=result.marking.policy.epoch,
-        epoch_opened_at=known[result.marking.policy.epoch].opened_at,
-        epoch_closed_at=known[result.marking.policy.epoch].closed_at,
-        untried_epochs=tuple(sorted(epoch.number for epoch in untried)),
+        epoch=epoch.number,
+        epoch_opened_at=epoch.opened_at,
+        epoch_closed_at=epoch.closed_at,
+        untried_epochs=tuple(sorted(one.number for one in untried)),
         files=tuple(
-            LeakFile(leak.name, leak.sha256, leak.size, leak.rows.num_rows) for leak in leaks
+            LeakFile(
+                leak.name, leak.sha256, leak.size, sum(read.get(t.name, 0) for t in leak.tables)
+            )
+            for leak in leaks
         ),
         tables=(
-            LeakedTable(
-                name=leaks[0].name if len(leaks) == 1 else f"{len(leaks)} files together",
-                relation=protected.qualified,
-                rows_read=result.verdict.rows_read,
-                rows_aligned=result.verdict.rows_aligned,
-                aligned_by="key",
-                columns=tuple(
-                    MappedColumn(
-                        name, "key" if column in key_columns else "carrier", column, by="name"
-                    )
-                    if column
-                    else MappedColumn(name, "ignored")
-                    for name, column in result.columns.items()
-                ),
-            ),
+            *(_table(one) for one in result.alignments),
+            *(LeakedTable(name, None, 0, 0) for name in result.ignored),
         ),
-        carriers=tuple(_counted(result)),
+        carriers=tuple(
+            CarrierEvidence(
+                part.carrier.column,
+                part.marked,
+                len(part.evidence),
+                agree,
+                len(part.evidence) - agree,
+                relation.qualified,
+            )
+            for (relation, part), agree in zip(result.carriers, result.agreeing, strict=True)
+        ),
         noise=tuple(
             CarrierNoise(
                 part.carrier.column,
                 tuple((what, share) for what, share in _described(part) if share >= _WORTH_SAYING),
+                relation.qualified,
             )
-            for part in result.carriers
+            for relation, part in result.carriers
         ),
-        commitments="checked",
         key_fingerprint=result.marking.key.fingerprint(),
         versions={
             "pgbalise": __version__,
@@ -256,16 +268,83 @@ def investigate(
             "pyarrow": version("pyarrow"),
         },
         created_at=created_at,
+        rounds=result.rounds,
+        source=tuple(_changes(result)),
+        commitments="checked",
+        parameters=tuple(_parameters(question)),
     )
 
 
-def _counted(result: Trace) -> list[CarrierEvidence]:
+def _tables(leaks: Sequence[Leak]) -> list[LeakTable]:
+    """The tables of all files; those of the same name in two files get the file's number."""
+    tables = [table for leak in leaks for table in leak.tables]
+    names = [table.name for table in tables]
     return [
-        CarrierEvidence(
-            part.carrier.column, part.marked, len(part.evidence), agree, len(part.evidence) - agree
-        )
-        for part, agree in zip(result.carriers, result.agreeing, strict=True)
+        table if names.count(table.name) == 1 else replace(table, name=f"{number}: {table.name}")
+        for number, table in enumerate(tables, 1)
     ]
+
+
+def _table(one: Alignment) -> LeakedTable:
+    relation = one.relation
+    keys, carriers = ({name for name, _ in relation.key}, {c.column for c in relation.carriers})
+
+    def use(column: str | None) -> ColumnUse:
+        if column is None:
+            return "ignored"
+        if column in keys and one.how == "key":
+            return "key"
+        return "carrier" if column in carriers else "link"
+
+    return LeakedTable(
+        one.table.name,
+        relation.qualified,
+        one.read,
+        one.aligned,
+        one.how,
+        one.ambiguous,
+        one.unmatched,
+        one.repeated,
+        None,
+        tuple(
+            MappedColumn(
+                m.leak_column,
+                use(m.column),
+                m.column,
+                m.by,
+                m.confidence if m.column is not None else None,
+                m.format.describe() if m.column is not None else (),
+            )
+            for m in one.mapping.columns
+        ),
+    )
+
+
+def _changes(result: Trace) -> Iterator[SourceChange]:
+    """What the source no longer has, or has otherwise, of the rows that leaked."""
+    for relation in dict.fromkeys(one.relation.qualified for one in result.alignments):
+        mine = [one for one in result.alignments if one.relation.qualified == relation]
+        keyed = [one for one in mine if one.how == "key" and one.read]
+        deleted = (
+            sum(one.unmatched for one in keyed) / sum(one.read for one in keyed) if keyed else None
+        )
+        cells = {name: share for one in mine for name, share in one.altered}
+        cells |= {
+            part.carrier.column: part.changed_share
+            for owner, part in result.carriers
+            if owner.qualified == relation and part.changed_share is not None
+        }
+        yield SourceChange(
+            relation, deleted, tuple((n, s) for n, s in cells.items() if s >= _WORTH_SAYING)
+        )
+
+
+def _parameters(question: Question) -> Iterator[tuple[str, str]]:
+    yield "--alpha", f"{question.alpha:g}"
+    if question.relation is not None:
+        yield "--relation", question.relation
+    for name, column in question.given.items():
+        yield "--column", f"{name}={column or ''}"
 
 
 def _described(part: Compared) -> list[tuple[str, float]]:
