@@ -24,6 +24,7 @@ from rich.text import Text
 from typer.exceptions import Abort, TyperException
 
 from pgbalise import __version__
+from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
 from pgbalise.keyfile import generate_key, key_from_command, read_key
 from pgbalise.marking.keys import MasterKey
@@ -31,6 +32,7 @@ from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse
 from pgbalise.proxy.commands import proxy
 from pgbalise.registry.alert_commands import alert_app
 from pgbalise.registry.commands import ledger_app, registry_app
+from pgbalise.trace_command import trace
 
 app = typer.Typer(
     help="Beacons on health data: mark what PostgreSQL returns, per recipient, and trace leaks.",
@@ -49,21 +51,6 @@ app.add_typer(registry_app, name="registry")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(alert_app, name="alert")
 
-Dsn = Annotated[
-    str,
-    typer.Option(
-        "--dsn",
-        help="libpq connection string or URI; by default PG* variables, service files, .pgpass.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-KeyFile = Annotated[
-    Path | None,
-    typer.Option("--key", envvar="PGBALISE_KEY", help="The master key's file, mode 0600."),
-]
-KeyCommand = Annotated[
-    str | None, typer.Option("--key-command", help="A command that prints the master key.")
-]
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
 _EXTRAS = {
@@ -74,10 +61,6 @@ _EXTRAS = {
 
 _INTERRUPTED = 130
 """What typer makes of a KeyboardInterrupt."""
-
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
-
 
 def main() -> None:
     """Run the command line and exit."""
@@ -110,12 +93,6 @@ def _complain(text: str) -> None:
     sys.exit(2)
 
 
-def _key(file: Path | None, command: str | None) -> MasterKey:
-    if (file is None) == (command is None):
-        raise InvalidInput("this needs the master key", hint="give --key FILE or --key-command")
-    return read_key(file) if file is not None else key_from_command(command or "")
-
-
 def _document(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text("utf-8")
@@ -134,25 +111,6 @@ def _policy(path: Path) -> Policy:
         return parse_policy(_document(path))
     except InvalidPolicy as problem:
         raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, ensure_ascii=False, default=str))
-
-
-@contextmanager
-def _working(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error that says what is going on."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=err,
-        transient=True,
-        disable=quiet or not err.is_terminal,
-    ) as progress:
-        task = progress.add_task("connecting", total=None)
-        yield lambda step: progress.update(task, description=step)
 
 
 @app.callback(invoke_without_command=True)
@@ -180,7 +138,7 @@ def init(
         found = install(session, sql_only=sql_only)
         library = __version__ if sql_only else session.fetch("SELECT balise.load_library()")[0][0]
     if as_json:
-        _print_json({"catalog": found, "extension": not sql_only, "library": library})
+        print_json({"catalog": found, "extension": not sql_only, "library": library})
     elif sql_only:
         out.print(f"catalog {found} is there, as plain SQL")
     else:
@@ -209,7 +167,7 @@ def uninstall(
     with connect(dsn) as session, session.connection.transaction():
         take_out(session)
     if as_json:
-        _print_json({"uninstalled": True})
+        print_json({"uninstalled": True})
     else:
         out.print("pgbalise is no longer in this database")
 
@@ -247,7 +205,7 @@ def status(dsn: Dsn = "", as_json: AsJson = False) -> None:
         "revoked": sum(recipient.revoked_at is not None for recipient in everyone),
     }
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     how = "extension" if answer["extension"] else "plain SQL,"
     out.print(f"database {answer['database']}: {how} {answer['catalog']}, epoch {answer['epoch']}")
@@ -302,7 +260,7 @@ def doctor(
     with connect(dsn) as session:
         report = examine(session, now=datetime.now(UTC), key_file=key)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         show(report)
     raise typer.Exit(1 if report.worst is Severity.CRITICAL else 0)
@@ -311,7 +269,7 @@ def doctor(
 @key_app.command("generate")
 def key_generate(file: Annotated[Path, typer.Argument(show_default=False)]) -> None:
     """Write a fresh master key to a new file."""
-    key = generate_key(file)
+    key = generatemaster_key(file)
     out.print(
         f"{file}: new master key {key.fingerprint()}; keep a copy in a safe place", soft_wrap=True
     )
@@ -342,11 +300,11 @@ def policy_check(
     from pgbalise.session import connect
 
     policy = _policy(file)
-    with _working(as_json) as say, connect(dsn) as session:
+    with working(as_json) as say, connect(dsn) as session:
         say("marking a sample")
         report = check(session, policy, None, sample)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
         return
     out.print(report.table())
 
@@ -376,11 +334,11 @@ def policy_apply(
     from pgbalise.session import connect
 
     document = _document(file)
-    master = _key(key, key_command)
+    master = master_key(key, key_command)
     with connect(dsn) as session, session.connection.transaction():
         views = apply_policy(session, document, master)
     if as_json:
-        _print_json({"views": views})
+        print_json({"views": views})
     else:
         out.print(f"applied: {', '.join(views)}", soft_wrap=True)
 
@@ -400,7 +358,7 @@ def policy_refresh(
     with connect(dsn) as session, session.connection.transaction():
         views = refresh_views(session, relation)
     if as_json:
-        _print_json({"views": views})
+        print_json({"views": views})
     else:
         out.print(f"refreshed: {', '.join(views)}", soft_wrap=True)
 
@@ -419,11 +377,11 @@ def epoch_open(
     from pgbalise.database import open_epoch
     from pgbalise.session import connect
 
-    master = _key(key, key_command)
+    master = master_key(key, key_command)
     with connect(dsn) as session, session.connection.transaction():
         number = open_epoch(session, master)
     if as_json:
-        _print_json({"epoch": number, "key_fingerprint": master.fingerprint()})
+        print_json({"epoch": number, "key_fingerprint": master.fingerprint()})
     else:
         out.print(f"epoch {number} is in force, under master key {master.fingerprint()}")
 
@@ -437,7 +395,7 @@ def epoch_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
     with connect(dsn) as session:
         known = epochs(session)
     if as_json:
-        _print_json([vars(epoch) for epoch in known])
+        print_json([vars(epoch) for epoch in known])
         return
     table = Table("epoch", "opened", "closed", "master key")
     for epoch in known:
@@ -466,11 +424,11 @@ def recipient_add(
     from pgbalise.database import enrol
     from pgbalise.session import connect
 
-    master = _key(key, key_command)
+    master = master_key(key, key_command)
     with connect(dsn) as session, session.connection.transaction():
         epoch = enrol(session, role, recipient_class, master, force=force)
     if as_json:
-        _print_json({"enrolled": role, "class": recipient_class.value, "epoch": epoch})
+        print_json({"enrolled": role, "class": recipient_class.value, "epoch": epoch})
     else:
         out.print(f"enrolled for {recipient_class.value} use: {', '.join(role)}", soft_wrap=True)
 
@@ -484,7 +442,7 @@ def recipient_list(dsn: Dsn = "", as_json: AsJson = False) -> None:
     with connect(dsn) as session:
         everyone = recipients(session)
     if as_json:
-        _print_json(
+        print_json(
             [
                 {
                     "recipient": recipient.role,
@@ -522,7 +480,7 @@ def recipient_revoke(
     with connect(dsn) as session, session.connection.transaction():
         revoke(session, role)
     if as_json:
-        _print_json({"revoked": role})
+        print_json({"revoked": role})
     else:
         out.print(f"revoked: {role}")
 
@@ -540,72 +498,16 @@ def extract(
     from pgbalise.extract import write_extract
     from pgbalise.session import connect
 
-    with _working(as_json) as say, connect(dsn) as session:
+    with working(as_json) as say, connect(dsn) as session:
         say("reading")
         rows = write_extract(session, query, output)
     if as_json:
-        _print_json({"file": str(output), "rows": rows})
+        print_json({"file": str(output), "rows": rows})
     else:
         out.print(f"{output}: {rows:,} rows", soft_wrap=True)
 
 
-@app.command()
-def trace(
-    leak: Annotated[list[Path], typer.Argument(help="CSV or Parquet files.", show_default=False)],
-    relation: Annotated[
-        str, typer.Option(help="The protected relation, SCHEMA.NAME.", show_default=False)
-    ],
-    alpha: Annotated[
-        float, typer.Option(help="Bound on the probability that anyone is accused wrongly.")
-    ] = 1e-6,
-    report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
-    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
-    dsn: Dsn = "",
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--key",
-            envvar="PGBALISE_KEY",
-            help="The master key's file; again for each key that earlier epochs used.",
-        ),
-    ] = None,
-    key_command: KeyCommand = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say whose copy a leaked file is, or that nobody can be named."""
-    from pgbalise.investigate import investigate
-    from pgbalise.report.html import html
-    from pgbalise.report.text import verdict_panel
-
-    if language not in ("en", "fr"):
-        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
-    keys = [read_key(file) for file in key or []]
-    keys += [key_from_command(key_command)] if key_command is not None else []
-    if not keys:
-        _key(None, None)
-    with _working(as_json) as say:
-        found = investigate(
-            leak, relation, keys, dsn, alpha=alpha, created_at=datetime.now(UTC), progress=say
-        )
-    if report is not None:
-        chosen: Literal["en", "fr"] = "fr" if language == "fr" else "en"
-        report.write_text(html(found, language=chosen), "utf-8")
-    if as_json:
-        accused = bool(found.verdict.accused)
-        _print_json(
-            found.verdict.as_dict()
-            | {
-                "epoch": found.epoch_as_dict() if accused else None,
-                "untried_epochs": list(found.untried_epochs),
-            }
-        )
-    else:
-        out.print(verdict_panel(found))
-        if report is not None:
-            out.print(f"report: {report}", soft_wrap=True)
-    raise typer.Exit(0 if found.verdict.accused else 1)
-
-
+app.command()(trace)
 app.command()(proxy)
 
 

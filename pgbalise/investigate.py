@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
@@ -42,14 +42,14 @@ from pgbalise.report.case import (
     TraceReport,
 )
 from pgbalise.session import connect
-from pgbalise.trace import Marking, Progress, Trace, silent, trace
+from pgbalise.trace import Marking, Progress, Trace, matched, silent, trace
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pgbalise.session import Session
+    from pgbalise.session import PsycopgSession, Session
 
 _WORTH_SAYING = 0.01
 """A transformation of fewer cells than this share is not told: the estimate is not that fine."""
@@ -191,6 +191,44 @@ class Question:
     """By column of the leak, the stored column that it is, None for none."""
 
 
+@dataclass(frozen=True)
+class _Scene:
+    """Opened leaks beside all the ways in which their rows may have been marked."""
+
+    leaks: Sequence[Leak]
+    tables: Sequence[LeakTable]
+    session: PsycopgSession
+    possible: Sequence[Marking]
+    untried: Sequence[Epoch]
+
+
+@contextmanager
+def _opened(
+    question: Question, keys: Sequence[MasterKey], dsn: str, progress: Progress
+) -> Iterator[_Scene]:
+    progress("reading the leak")
+    with ExitStack() as opened:
+        leaks = [opened.enter_context(open_leak(path)) for path in question.files]
+        session = opened.enter_context(connect(dsn))
+        possible, untried = markings(session, keys, question.relation)
+        with session.connection.transaction():
+            # all that is read is of one moment
+            session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield _Scene(leaks, _tables(leaks), session, possible, untried)
+
+
+def mapped(
+    question: Question, keys: Sequence[MasterKey], dsn: str, *, progress: Progress = silent
+) -> tuple[LeakedTable, ...]:
+    """Return which relations and columns leaked files are of, without tracing them.
+
+    The rows are not counted. Raises as `investigate`.
+    """
+    with _opened(question, keys, dsn, progress) as scene:
+        found, ignored = matched(scene.tables, scene.possible, question.given, progress)
+    return _listed([alignment for alignment, _ in found], ignored)
+
+
 def investigate(
     question: Question,
     keys: Sequence[MasterKey],
@@ -204,24 +242,19 @@ def investigate(
     ``keys`` are the master keys of the epochs that the leak may be from. Raise InvalidLeak,
     InvalidKey, InvalidInput or DatabaseProblem, each in one line.
     """
-    progress("reading the leak")
-    with ExitStack() as opened:
-        leaks = [opened.enter_context(open_leak(path)) for path in question.files]
-        tables = _tables(leaks)
-        session = opened.enter_context(connect(dsn))
-        known = {epoch.number: epoch for epoch in epochs(session)}
-        [(database, server)] = session.fetch(
+    with _opened(question, keys, dsn, progress) as scene:
+        result = trace(
+            scene.tables,
+            scene.possible,
+            alpha=question.alpha,
+            given=question.given,
+            progress=progress,
+        )
+        check_accused(scene.session, scene.possible, result.verdict.accused)
+        [epoch] = [e for e in epochs(scene.session) if e.number == result.marking.policy.epoch]
+        [(database, server)] = scene.session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-        possible, untried = markings(session, keys, question.relation)
-        with session.connection.transaction():
-            # all that is read is of one moment
-            session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            result = trace(
-                tables, possible, alpha=question.alpha, given=question.given, progress=progress
-            )
-        check_accused(session, possible, result.verdict.accused)
-    epoch = known[result.marking.policy.epoch]
     read = {one.table.name: one.read for one in result.alignments}
     return TraceReport(
         verdict=result.verdict,
@@ -229,17 +262,14 @@ def investigate(
         epoch=epoch.number,
         epoch_opened_at=epoch.opened_at,
         epoch_closed_at=epoch.closed_at,
-        untried_epochs=tuple(sorted(one.number for one in untried)),
+        untried_epochs=tuple(sorted(one.number for one in scene.untried)),
         files=tuple(
             LeakFile(
                 leak.name, leak.sha256, leak.size, sum(read.get(t.name, 0) for t in leak.tables)
             )
-            for leak in leaks
+            for leak in scene.leaks
         ),
-        tables=(
-            *(_table(one) for one in result.alignments),
-            *(LeakedTable(name, None, 0, 0) for name in result.ignored),
-        ),
+        tables=_listed(result.alignments, result.ignored),
         carriers=tuple(
             CarrierEvidence(
                 part.carrier.column,
@@ -283,6 +313,11 @@ def _tables(leaks: Sequence[Leak]) -> list[LeakTable]:
         table if names.count(table.name) == 1 else replace(table, name=f"{number}: {table.name}")
         for number, table in enumerate(tables, 1)
     ]
+
+
+def _listed(found: Sequence[Alignment], ignored: Sequence[str]) -> tuple[LeakedTable, ...]:
+    none = (LeakedTable(name, None, 0, 0) for name in ignored)
+    return (*(_table(one) for one in found), *none)
 
 
 def _table(one: Alignment) -> LeakedTable:

@@ -380,14 +380,14 @@ class Functions:
         if leak is None or relation is None or key_file is None:
             raise InvalidInput("leak, relation and key_file must not be NULL")
         from pgbalise.investigate import check_accused, markings
-        from pgbalise.trace import silent, trace
+        from pgbalise.trace import trace
 
         [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", leak)
         with self._settings():
             installed(self.session)
             keys = [self._key(file) for file in key_file.split(":")]
             leaked = self._leak(oid)
-            possible, _ = markings(self.session, leaked, relation, keys, silent)
+            possible, _ = markings(self.session, keys, relation)
             verdict = trace(leaked, possible, alpha=alpha).verdict
             check_accused(self.session, possible, verdict.accused)
         return [(v.recipient, v.accused, v.log10_e_value, v.cells) for v in verdict.verdicts]

@@ -87,8 +87,7 @@ def trace(
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
     tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
-    relations = _by_relation(markings)
-    alignments, ignored = _matched(tables, relations, given or {}, progress)
+    alignments, ignored = matched(tables, markings, given or {}, progress)
     cells: dict[int, dict[tuple[str, str], tuple[Relation, CarrierCells]]] = {}
     for alignment, mine in alignments:
         for piece in alignment.pieces(progress):
@@ -147,13 +146,18 @@ def _source(marking: Marking) -> Source:
     return StoredTable(stored, {name: declared.get(name, text) for name in stored.column_names})
 
 
-def _matched(
+def matched(
     tables: Sequence[LeakedTable],
-    relations: Sequence[_Stored],
+    markings: Sequence[Marking],
     given: Mapping[str, str | None],
     progress: Progress,
 ) -> tuple[list[tuple[Alignment, list[Marking]]], tuple[str, ...]]:
-    """Lay each leaked table against the relations that it has carriers of."""
+    """Find out which relations and columns leaked tables are of.
+
+    Returns each leaked table beside each relation that it has carriers of, with the markings of
+    that relation, and the names of tables that have none. Raise InvalidLeak when all are such.
+    """
+    relations = _by_relation(markings)
     samples = [
         [
             StoredColumn(name, one.source.types[name], one_chunk(stored.column(name)))

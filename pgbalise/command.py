@@ -1,0 +1,91 @@
+"""What the commands share: options, keys, printing, progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pgbalise.errors import InvalidInput
+from pgbalise.keyfile import key_from_command, read_key
+from pgbalise.marking.keys import MasterKey
+
+Dsn = Annotated[
+    str,
+    typer.Option(
+        "--dsn",
+        help="libpq connection string or URI; by default PG* variables, service files, .pgpass.",
+    ),
+]
+Registry = Annotated[
+    str,
+    typer.Option(
+        "--registry",
+        envvar="PGBALISE_REGISTRY",
+        show_envvar=True,
+        help="The registry: libpq connection string or URI; by default PG* variables.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key", envvar="PGBALISE_KEY", help="The master key's file, mode 0600."),
+]
+KeyFiles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--key",
+        envvar="PGBALISE_KEY",
+        help="The master key's file; again for each key that earlier epochs used.",
+    ),
+]
+KeyCommand = Annotated[
+    str | None, typer.Option("--key-command", help="A command that prints the master key.")
+]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_NO_KEY = InvalidInput("this needs the master key", hint="give --key FILE or --key-command")
+
+
+def master_key(file: Path | None, command: str | None) -> MasterKey:
+    """Return the one key given; raise InvalidInput for none and for two."""
+    if (file is None) == (command is None):
+        raise _NO_KEY
+    return read_key(file) if file is not None else key_from_command(command or "")
+
+
+def master_keys(files: Sequence[Path] | None, command: str | None) -> list[MasterKey]:
+    """Return all keys given; raise InvalidInput for none."""
+    keys = [read_key(file) for file in files or []]
+    keys += [key_from_command(command)] if command is not None else []
+    if not keys:
+        raise _NO_KEY
+    return keys
+
+
+def print_json(value: object) -> None:
+    """Print one JSON object on a line of its own."""
+    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+@contextmanager
+def working(quiet: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error that says what is going on."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=err,
+        transient=True,
+        disable=quiet or not err.is_terminal,
+    ) as progress:
+        task = progress.add_task("connecting", total=None)
+        yield lambda step: progress.update(task, description=step)

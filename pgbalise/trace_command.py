@@ -1,0 +1,105 @@
+"""``pgbalise trace``: whose copy a leaked file is, or that nobody can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pgbalise.command import (
+    AsJson,
+    Dsn,
+    KeyCommand,
+    KeyFiles,
+    master_keys,
+    out,
+    print_json,
+    working,
+)
+from pgbalise.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pgbalise.report.case import TraceReport
+
+Leaks = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Leaked files: text, spreadsheets, Parquet, JSON, SQLite, dumps, archives.",
+        show_default=False,
+    ),
+]
+RelationName = Annotated[
+    str | None,
+    typer.Option(
+        "--relation",
+        help="The protected relation, SCHEMA.NAME; by default found out.",
+        show_default=False,
+    ),
+]
+Alpha = Annotated[
+    float, typer.Option(help="Bound on the probability that anyone is accused wrongly.")
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="LEAK=STORED",
+        help="Which stored column a leaked one is (none after = for no column); repeatable.",
+    ),
+]
+
+
+def given_columns(texts: Sequence[str] | None) -> dict[str, str | None]:
+    """Read LEAK=STORED; raise InvalidInput for what is not of this form, or said twice."""
+    given: dict[str, str | None] = {}
+    for text in texts or ():
+        name, sign, column = text.rpartition("=")
+        if not sign or not name:
+            raise InvalidInput(f"--column {text!r} is not of the form LEAK=STORED")
+        if name in given:
+            raise InvalidInput(f"--column names {name!r} twice")
+        given[name] = column or None
+    return given
+
+
+def answer(found: TraceReport) -> dict[str, Any]:
+    """Return the object that ``trace --json`` prints."""
+    return found.verdict.as_dict() | {
+        "epoch": found.epoch_as_dict() if found.verdict.accused else None,
+        "untried_epochs": list(found.untried_epochs),
+        "rounds": [list(names) for names in found.rounds],
+        "tables": found.as_dict()["tables"],
+    }
+
+
+def trace(
+    leak: Leaks,
+    relation: RelationName = None,
+    column: Columns = None,
+    mapping: Annotated[
+        bool, typer.Option("--mapping", help="Only show which columns these are.")
+    ] = False,
+    alpha: Alpha = 1e-6,
+    report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
+    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
+    dsn: Dsn = "",
+    key: KeyFiles = None,
+    key_command: KeyCommand = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whose copy a leaked file is, or that nobody can be named."""
+    from pgbalise.investigate import Question, investigate, mapped
+    from pgbalise.report.text import verdict_panel
+
+    question = Question(tuple(leak), alpha, relation, given_columns(column))
+    keys = master_keys(key, key_command)
+    with working(as_json) as say:
+        found = investigate(question, keys, dsn, created_at=datetime.now(UTC), progress=say)
+    if as_json:
+        print_json(answer(found))
+    else:
+        out.print(verdict_panel(found))
+    raise typer.Exit(0 if found.verdict.accused else 1)
