@@ -39,12 +39,19 @@ class LeakedTable(Protocol):
     """One table of a leak, as `pgbalise.leaks.LeakTable` gives it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the auditor knows it by."""
+
     @property
-    def columns(self) -> tuple[str, ...]: ...
+    def columns(self) -> tuple[str, ...]:
+        """The columns' names, made up where the file has none."""
+
     @property
-    def named(self) -> bool: ...
-    def batches(self) -> Iterator[pa.RecordBatch]: ...
+    def named(self) -> bool:
+        """Whether the file itself names the columns."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield its rows as text, from the first one each time."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,17 @@ class Source(Protocol):
     """The stored rows of one relation, columns of text as PostgreSQL prints them."""
 
     @property
-    def types(self) -> Mapping[str, SqlType]: ...
-    def sample(self) -> pa.Table: ...
-    def having(self, keys: pa.Table) -> pa.Table: ...
-    def everything(self) -> pa.Table: ...
+    def types(self) -> Mapping[str, SqlType]:
+        """The columns that can be read, by name."""
+
+    def sample(self) -> pa.Table:
+        """Return some rows, the same ones each time."""
+
+    def having(self, keys: pa.Table) -> pa.Table:
+        """Return at least the rows with these keys (columns of text, named as stored)."""
+
+    def everything(self) -> pa.Table:
+        """Return all rows, in the same order each time."""
 
 
 @dataclass(frozen=True)
@@ -309,7 +323,7 @@ class _Column:
                 apart = np.abs(self.numbers(leaked) - self.numbers(stored))
                 return both, both & (apart <= self.tolerance)
         equal = pc.equal(self.texts(leaked), self.texts(stored))
-        return both, np.asarray(pc.fill_null(equal, False))  # noqa: FBT003
+        return both, np.asarray(pc.fill_null(equal, False))
 
     def likeness(self, leaked: pa.ChunkedArray, stored: pa.ChunkedArray) -> float | None:
         """How much more alike paired cells are than cells paired at random: 0 to 1, or None."""
@@ -392,9 +406,7 @@ class _Encoder:
         text = one_chunk(rows.column(self._column.name))
         if self._column.number:
             return Cells(self._column.numbers(text), np.asarray(text.is_valid()))
-        codes = pc.index_in(
-            self._column.texts(text), value_set=self._dictionary, skip_nulls=True
-        )
+        codes = pc.index_in(self._column.texts(text), value_set=self._dictionary, skip_nulls=True)
         found = np.asarray(pc.fill_null(codes, -2)).astype(np.int64)
         return Cells(found, np.asarray(text.is_valid()))
 

@@ -6,19 +6,14 @@ no (``trace``: no one is accused; ``doctor``: a critical finding), 2 an error, t
 
 from __future__ import annotations
 
-import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.padding import Padding
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 from typer.exceptions import Abort, TyperException
@@ -26,8 +21,6 @@ from typer.exceptions import Abort, TyperException
 from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
-from pgbalise.keyfile import generate_key, key_from_command, read_key
-from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
 from pgbalise.proxy.commands import proxy
 from pgbalise.registry.alert_commands import alert_app
@@ -61,6 +54,7 @@ _EXTRAS = {
 
 _INTERRUPTED = 130
 """What typer makes of a KeyboardInterrupt."""
+
 
 def main() -> None:
     """Run the command line and exit."""
@@ -269,7 +263,7 @@ def doctor(
 @key_app.command("generate")
 def key_generate(file: Annotated[Path, typer.Argument(show_default=False)]) -> None:
     """Write a fresh master key to a new file."""
-    key = generatemaster_key(file)
+    key = generate_key(file)
     out.print(
         f"{file}: new master key {key.fingerprint()}; keep a copy in a safe place", soft_wrap=True
     )

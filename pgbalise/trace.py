@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -32,6 +30,13 @@ Progress = Callable[[str], None]
 
 def silent(_step: str) -> None:
     """Tell nobody about progress."""
+
+
+_HEAD_ROWS = 5_000
+"""Rows of a leaked table that its columns are recognised by."""
+
+_WORTH_TRYING = 0.25
+"""A relation that a table has less in common with, compared with the best, is passed over."""
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,7 @@ def matched(
         before = len(found)
         for mapping, one in mine:
             carriers = {carrier.column for carrier in one.relation.carriers}
-            new = {
-                m.leak_column for m in mapping.columns if m.column in carriers
-            } - taken
+            new = {m.leak_column for m in mapping.columns if m.column in carriers} - taken
             if not new or mapping.score < _WORTH_TRYING * mine[0][0].score:
                 continue
             columns = tuple(
@@ -191,8 +194,8 @@ def matched(
                 for m in mapping.columns
             )
             taken |= new
-            mapping = replace(mapping, columns=columns)
-            found.append((Alignment(table, mapping, one.relation, one.source), one.markings))
+            untaken = replace(mapping, columns=columns)
+            found.append((Alignment(table, untaken, one.relation, one.source), one.markings))
         if len(found) == before:
             ignored.append(table.name)
     if not found:
@@ -284,9 +287,7 @@ def _judged(
         cells_marked=sum(part.marked for _, part in parts),
         cells_used=sum(len(part.evidence) for _, part in parts),
     )
-    [word] = codewords(
-        winner.key, [everyone[strongest]], winner.policy.epoch, ways[way].bias
-    )
+    [word] = codewords(winner.key, [everyone[strongest]], winner.policy.epoch, ways[way].bias)
     bits = np.unpackbits(word, bitorder="little")
     return Trace(
         verdict,

@@ -92,10 +92,18 @@ def trace(
 ) -> None:
     """Say whose copy a leaked file is, or that nobody can be named."""
     from pgbalise.investigate import Question, investigate, mapped
-    from pgbalise.report.text import verdict_panel
+    from pgbalise.report.text import mapping_panel, verdict_panel
 
     question = Question(tuple(leak), alpha, relation, given_columns(column))
     keys = master_keys(key, key_command)
+    if mapping:
+        with working(as_json) as say:
+            tables = mapped(question, keys, dsn, progress=say)
+        if as_json:
+            print_json({"tables": [to_plain(table) for table in tables]})
+        else:
+            out.print(mapping_panel(tables))
+        return
     with working(as_json) as say:
         found = investigate(question, keys, dsn, created_at=datetime.now(UTC), progress=say)
     if as_json:
