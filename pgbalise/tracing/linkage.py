@@ -1,0 +1,253 @@
+"""Finding the stored row of a leaked one without a key: record linkage on all mapped fields.
+
+`Linker.fit` learns from a sample of the leak what the thief did to each column, and plans how to
+look for rows; `Linker.link` then says for each leaked row which stored row it is and how
+probable that is. No codeword and no marked value is looked at, only stored and leaked ones, so a
+wrong link costs evidence and never makes anybody look guilty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pgbalise.tracing.blocking import Blocks, Pass, plan, reach
+from pgbalise.tracing.weights import (
+    UNKNOWN,
+    Bools,
+    Cells,
+    Field,
+    Floats,
+    Ints,
+    Model,
+    Rates,
+    Sheet,
+    Tables,
+    estimate_rates,
+    first_rates,
+)
+
+__all__ = ["UNKNOWN", "Cells", "Field", "FieldSummary", "Linker", "LinkerSummary", "Links"]
+
+_FIT_ROWS = 2_000
+_FIT_PASSES = 16
+_PASSES = 30
+_DROP = 14.0
+"""Pairs that are exp(14) times less likely than their row's best are forgotten."""
+_MARGIN = 3.0
+_SURE = 0.9999
+_SCAN = 600_000_000
+"""Comparisons of cells that a last search through all stored rows may cost."""
+
+
+@dataclass(frozen=True)
+class Links:
+    """The likeliest stored row of each leaked row."""
+
+    stored: Ints
+    """Index of the stored row; -1 where there is none."""
+    probability: Floats
+    """That it is the right one, all other stored rows and "none of them" considered."""
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """What linkage found out about one field."""
+
+    name: str
+    altered: float
+    """Share of leaked values that do not come from the stored ones."""
+    near: float
+    """Share of leaked values that are close to the stored ones, but not the same."""
+
+
+@dataclass(frozen=True)
+class LinkerSummary:
+    """What linkage found out about the leak, from the sample."""
+
+    fields: tuple[FieldSummary, ...]
+    absent: float
+    """Share of leaked rows without a stored counterpart."""
+
+
+class Linker:
+    """Links leaked rows to one stored relation."""
+
+    def __init__(
+        self,
+        model: Model,
+        rates: Sequence[Rates],
+        absent: float,
+        blocks: Blocks,
+        passes: Sequence[Pass],
+    ) -> None:
+        self._model = model
+        self._rates = tuple(rates)
+        self._absent = absent
+        self._blocks = blocks
+        self._passes = tuple(passes)
+
+    @classmethod
+    def fit(cls, stored: Sequence[Field], sample: Sequence[Cells]) -> Linker:
+        """Learn from a sample of the leak, whose ``sample`` has the cells of ``stored``'s fields.
+
+        The sample should be rows from all over the leak; 2,000 of them are used. The same
+        arguments give the same linker.
+        """
+        rows = len(sample[0].values) if sample else 0
+        part = slice(None, None, max(1, -(-rows // _FIT_ROWS)))
+        sample = [Cells(one.values[part], one.valid[part]) for one in sample]
+        model = Model(stored, sample)
+        rates, absent = first_rates(model.comparisons, 0.1), 0.05
+        sheet = model.read(sample)
+        if model.size and len(sheet):
+            blocks = Blocks(model.comparisons, reach(model.comparisons, rates))
+            pairs: list[Ints] = []
+            everyone = np.arange(len(sheet))
+            for one in plan(blocks, rates, _FIT_PASSES):
+                for at, found in blocks.propose(one, sheet, everyone, cap=50):
+                    pairs.append(at * model.size + found)
+            at, found = np.divmod(np.unique(np.concatenate(pairs or [everyone[:0]])), model.size)
+            rates, absent = estimate_rates(model, sheet, at, found)
+        blocks = Blocks(model.comparisons, reach(model.comparisons, rates))
+        return cls(model, rates, absent, blocks, plan(blocks, rates, _PASSES))
+
+    @property
+    def summary(self) -> LinkerSummary:
+        """What was learnt from the sample."""
+        fields = (
+            FieldSummary(one.name, rate.altered, float(rate.intact[1:].sum()))
+            for one, rate in zip(self._model.comparisons, self._rates, strict=True)
+        )
+        return LinkerSummary(tuple(fields), self._absent)
+
+    def link(self, rows: Sequence[Cells]) -> Links:
+        """Return the likeliest stored row of each leaked row, and its probability.
+
+        Stored rows that agree with the leaked one equally well share the probability. Who uses
+        the links should leave out those below 0.9.
+        """
+        sheet = self._model.read(rows)
+        search = _Search(self._model, sheet, self._model.tables(sheet, self._rates), self._absent)
+        active = np.arange(len(sheet))
+        for number, one in enumerate(self._passes):
+            if not len(active):
+                break
+            found = [
+                search.weigh(at, stored) for at, stored in self._blocks.propose(one, sheet, active)
+            ]
+            search.keep(found)
+            search.missed[active] = one.missed
+            active = search.unresolved(active, one.fields, number)
+        if len(active) * self._model.size * len(self._rates) <= _SCAN:
+            search.scan(active)
+        return search.links()
+
+
+class _Search:
+    """Pairs found so far for the rows of a sheet."""
+
+    def __init__(self, model: Model, sheet: Sheet, tables: Tables, absent: float) -> None:
+        self._model = model
+        self._sheet = sheet
+        self._tables = tables
+        self._absent = absent
+        count = len(sheet)
+        best = [table.max(axis=1) for table in tables.plain]
+        loss = [top - table[:, -1] for top, table in zip(best, tables.plain, strict=True)]
+        self._full = np.sum(best, axis=0) if best else np.zeros(0)
+        self._loss = np.stack(loss, axis=1) if loss else np.zeros((0, 0))
+        fields = len(loss)
+        self._pair = np.triu_indices(fields, 1)
+        self._single_left = np.ones((count, fields), np.bool_)
+        self._pair_left = np.ones((count, len(self._pair[0])), np.bool_)
+        self._best = np.full(count, -np.inf, np.float32)
+        self._row = np.zeros(0, np.int64)
+        self._stored = np.zeros(0, np.int64)
+        self._weight = np.zeros(0, np.float32)
+        self.missed = np.ones(count)
+
+    def weigh(self, rows: Ints, stored: Ints) -> tuple[Ints, Ints, Floats]:
+        """Return those pairs that matter, with their weights."""
+        levels = self._model.compare(self._sheet, rows, stored)
+        weights = self._model.weigh(self._tables, rows, levels)
+        total = np.sum(weights, axis=0)
+        np.maximum.at(self._best, rows, total)
+        good = np.flatnonzero(total >= self._floor(rows))
+        return rows[good], stored[good], total[good]
+
+    def _floor(self, rows: Ints) -> Floats:
+        least = np.log(max(self._model.size, 1)) - _DROP
+        floor: Floats = np.maximum(self._best[rows] - _DROP, least)
+        return floor
+
+    def keep(self, found: Sequence[tuple[Ints, Ints, Floats]]) -> None:
+        """Add pairs; each is kept once."""
+        row, stored, weight = (
+            np.concatenate([first, *(one[n] for one in found)])
+            for n, first in enumerate((self._row, self._stored, self._weight))
+        )
+        good = weight >= self._floor(row)
+        row, stored, weight = row[good], stored[good], weight[good]
+        _, at = np.unique(row * max(self._model.size, 1) + stored, return_index=True)
+        self._row, self._stored, self._weight = row[at], stored[at], weight[at]
+
+    def unresolved(self, active: Ints, fields: Sequence[int], number: int) -> Ints:
+        """Return the rows for which a stored row yet unseen could change the answer.
+
+        Such a row differs from the leaked one on a field of each pass so far. It can thus weigh
+        no more than all fields less the least fields that have a part in every pass.
+        """
+        inside = np.zeros(self._loss.shape[1], np.bool_)
+        inside[list(fields)] = True
+        first, second = self._pair
+        single = self._single_left[active] & inside
+        pair = self._pair_left[active] & (inside[first] | inside[second])
+        self._single_left[active] = single
+        self._pair_left[active] = pair
+        loss = self._loss[active]
+        three = np.sort(loss, axis=1)[:, :3].sum(axis=1)
+        two = np.where(pair, loss[:, first] + loss[:, second], np.inf).min(axis=1, initial=np.inf)
+        lone = np.where(single, loss, np.inf).min(axis=1, initial=np.inf)
+        unseen = self._full[active] - np.minimum(np.minimum(lone, two), three)
+        done = self._best[active] >= unseen + _MARGIN
+        if number >= 2:
+            done |= ~single.any(axis=1) & (self._certainty()[active] >= _SURE)
+        rest: Ints = active[~done]
+        return rest
+
+    def scan(self, rows: Ints) -> None:
+        """Compare rows with every stored row."""
+        stored = np.arange(self._model.size)
+        for row in rows:
+            self.keep([self.weigh(np.full(len(stored), row), stored)])
+        self.missed[rows] = 0.0
+
+    def _odds(self) -> tuple[Floats, Floats]:
+        scale = np.log((1 - self._absent) / max(self._model.size, 1))
+        odds = np.exp(self._weight.astype(np.float64) + scale)
+        rest = self._absent + (1 - self._absent) * self.missed
+        return odds, np.bincount(self._row, odds, len(rest)) + rest
+
+    def _certainty(self) -> Floats:
+        odds, total = self._odds()
+        top = np.zeros(len(total))
+        np.maximum.at(top, self._row, odds)
+        sure: Floats = top / total
+        return sure
+
+    def links(self) -> Links:
+        """Return the best of the pairs."""
+        odds, total = self._odds()
+        count = len(total)
+        stored = np.full(count, -1, np.int64)
+        probability = np.zeros(count)
+        # the last of a row's pairs in this order is its best, of equals the first stored
+        order = np.lexsort((-self._stored, odds, self._row))
+        row = self._row[order]
+        last = np.flatnonzero(np.append(row[1:] != row[:-1], True)) if len(row) else row
+        stored[row[last]] = self._stored[order][last]
+        probability[row[last]] = odds[order][last] / total[row[last]]
+        return Links(stored, probability)
