@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
@@ -180,7 +181,8 @@ def investigate(
         [(database, server)] = session.fetch(
             "SELECT current_database()::text, current_setting('server_version')"
         )
-        result = trace(rows, possible, alpha=alpha, progress=progress)
+        workers = os.cpu_count() or 1
+        result = trace(rows, possible, alpha=alpha, progress=progress, workers=workers)
         check_accused(session, possible, result.verdict.accused)
     protected = result.marking.relation
     key_columns = {name for name, _ in protected.key}

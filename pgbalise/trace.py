@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,8 +18,10 @@ from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Carrier, Policy, Relation
 from pgbalise.marking.types import INTEGER_TOPS, Kind, SqlType
 from pgbalise.tracing.alignment import CarrierEvidence, carrier_evidence
-from pgbalise.tracing.decision import Verdict, decide
-from pgbalise.tracing.scoring import Evidence, position_weights
+from pgbalise.tracing.decision import Verdict, decide, threshold_log10
+from pgbalise.tracing.decoding import Way, decode
+from pgbalise.tracing.scoring import Evidence
+from pgbalise.wordstream import stream_words
 
 Progress = Callable[[str], None]
 """Is told each step before it is taken."""
@@ -29,10 +29,6 @@ Progress = Callable[[str], None]
 
 def silent(_step: str) -> None:
     """Tell nobody about progress."""
-
-
-_BLOCK = 256
-"""Recipients scored at a time."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +127,6 @@ class _Scored:
     parts: tuple[CarrierEvidence, ...]
     evidence: Evidence
     thresholds: NDArray[np.uint16]
-    log10_e_value: NDArray[np.float64]
-    agreeing: NDArray[np.int64]
 
 
 def trace(
@@ -141,11 +135,13 @@ def trace(
     *,
     alpha: float,
     progress: Progress = silent,
+    workers: int = 1,
 ) -> Trace:
     """Trace a leak (columns of text) that still holds the key, however it may have been marked.
 
     A recipient's e-value is the mean of those under each marking (0 where it was not enrolled),
-    which is an e-value again: not knowing the epoch costs at most log10(len(markings)). Raise
+    which is an e-value again: not knowing the epoch costs at most log10(len(markings)).
+    ``workers``: processes that make codewords when there are very many recipients. Raise
     InvalidLeak when no row of the leak can be found in the relation.
     """
     scored: list[_Scored] = []
@@ -160,21 +156,18 @@ def trace(
         raise problem
     everyone = sorted({name for one in scored for name in one.marking.recipients})
     at = {name: row for row, name in enumerate(everyone)}
-    values = np.full((len(scored), len(everyone)), -np.inf)
-    agreeing = np.zeros((len(scored), len(everyone)), np.int64)
-    for row, one in enumerate(scored):
-        mine = [at[name] for name in one.marking.recipients]
-        values[row, mine] = one.log10_e_value
-        agreeing[row, mine] = one.agreeing
-    top = values.max(axis=0)
-    mean = top + np.log10(np.sum(10.0 ** (values - top), axis=0)) - np.log10(len(scored))
-    best = values.argmax(axis=0)
-    likeliest = [scored[row] for row in best]
-    first = likeliest[int(mean.argmax())]
+    progress(f"scoring {len(everyone):,} recipients")
+    decoded = decode(
+        [_way(one, at, workers) for one in scored],
+        len(everyone),
+        threshold_log10=threshold_log10(len(everyone), alpha),
+    )
+    best = decoded.best
+    first = scored[best[int(decoded.log10_e_value.argmax())]]
     verdict = decide(
         everyone,
-        mean,
-        agreeing[best, np.arange(len(everyone))],
+        decoded.log10_e_value,
+        decoded.agreeing,
         alpha=alpha,
         rows_read=leak.num_rows,
         rows_aligned=first.rows_aligned,
@@ -238,22 +231,17 @@ def _scored(leak: pa.Table, marking: Marking, progress: Progress) -> _Scored:
             )
         )
     evidence = Evidence.concatenate(part.evidence for part in parts)
-    progress(f"scoring {len(marking.recipients):,} recipients in epoch {policy.epoch}")
-    thresholds = bias(key, policy.epoch)
-    weights = position_weights(evidence, thresholds)
-    scores = [
-        weights.score(block)
-        for block in _codewords(key, marking.recipients, policy.epoch, thresholds)
-    ]
-    return _Scored(
-        marking,
-        columns,
-        len(rows),
-        tuple(parts),
-        evidence,
-        thresholds,
-        np.concatenate([score.log10_e_value for score in scores]),
-        np.concatenate([score.agreeing for score in scores]),
+    return _Scored(marking, columns, len(rows), tuple(parts), evidence, bias(key, policy.epoch))
+
+
+def _way(one: _Scored, at: dict[str, int], workers: int) -> Way:
+    marking = one.marking
+    names = marking.recipients
+    return Way(
+        one.evidence,
+        one.thresholds,
+        np.array([at[name] for name in names], np.int64),
+        stream_words(marking.key, names, marking.policy.epoch, one.thresholds, workers),
     )
 
 
@@ -286,22 +274,6 @@ def _joined(table: pa.Table) -> pa.Array:
     if len(columns) == 1:
         return columns[0]
     return pc.binary_join_element_wise(*columns, "\x1f", null_handling="emit_null")
-
-
-def _codewords(
-    key: MasterKey, recipients: Sequence[str], epoch: int, thresholds: NDArray[np.uint16]
-) -> Iterator[NDArray[np.uint8]]:
-    """Codewords in blocks, a few made ahead: hashing runs beside the scoring."""
-    blocks = [recipients[at : at + _BLOCK] for at in range(0, len(recipients), _BLOCK)]
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = []
-        for block in blocks:
-            waiting.append(pool.submit(codewords, key, block, epoch, thresholds))
-            if len(waiting) > workers:
-                yield waiting.pop(0).result()
-        for future in waiting:
-            yield future.result()
 
 
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
