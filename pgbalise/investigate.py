@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -249,6 +250,7 @@ def investigate(
             alpha=question.alpha,
             given=question.given,
             progress=progress,
+            workers=os.cpu_count() or 1,
         )
         check_accused(scene.session, scene.possible, result.verdict.accused)
         [epoch] = [e for e in epochs(scene.session) if e.number == result.marking.policy.epoch]

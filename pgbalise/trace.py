@@ -23,6 +23,7 @@ from pgbalise.tracing.decoding import Way, decode
 from pgbalise.tracing.mapping import StoredColumn, TableMapping, map_columns
 from pgbalise.tracing.reading import seen_units
 from pgbalise.tracing.scoring import Evidence
+from pgbalise.wordstream import stream_words
 
 Progress = Callable[[str], None]
 """Is told each step before it is taken."""
@@ -77,13 +78,15 @@ def trace(
     alpha: float,
     given: Mapping[str, str | None] | None = None,
     progress: Progress = silent,
+    workers: int = 1,
 ) -> Trace:
     """Trace a leak, however its rows may have been marked.
 
     ``leak``: tables as `pgbalise.leaks` reads them, or one Arrow table with columns of text. All
     of it is one piece of evidence: what several tables say about one codeword position is taken
     together. ``given`` says by leaked column what stored column it is, None for none; the others
-    are found by name and content.
+    are found by name and content. ``workers``: processes that make codewords when there are very
+    many recipients.
 
     A recipient's e-value is the mean of those under each policy of each epoch (0 where it was not
     enrolled), which is an e-value again: not knowing the epoch costs at most log10 of their
@@ -110,6 +113,7 @@ def trace(
         ignored,
         alpha,
         progress,
+        workers,
     )
 
 
@@ -250,6 +254,7 @@ def _judged(
     ignored: tuple[str, ...],
     alpha: float,
     progress: Progress,
+    workers: int,
 ) -> Trace:
     everyone = sorted({name for marking in markings for name in marking.recipients})
     at = {name: row for row, name in enumerate(everyone)}
@@ -265,7 +270,9 @@ def _judged(
                 Evidence.concatenate(part.evidence for _, part in parts),
                 thresholds,
                 np.array([at[name] for name in marking.recipients], np.int64),
-                _words(marking, thresholds),
+                stream_words(
+                    marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
+                ),
             )
         )
     decoded = decode(ways, len(everyone), threshold_log10=threshold)

@@ -128,7 +128,8 @@ def test_counts_say_what_was_used(hospital: Any) -> None:
     junk = pa.table({name: pa.array(["999999999"]) for name in COLUMNS})
     found = verdict(hospital, pa.concat_tables([rows, junk, junk]))
     assert (found.rows_read, found.rows_aligned) == (2002, 2000)
-    assert found.cells_marked == pytest.approx(2000 * 0.5, rel=0.15)
+    # rows of one sample share the time it was taken at, and so one mark
+    assert 2000 * 0.3 < found.cells_marked < 2000 * 0.45
     assert found.verdicts[0].cells == pytest.approx(found.cells_used, rel=0.01)
 
 

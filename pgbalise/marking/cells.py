@@ -55,12 +55,14 @@ def gate_limit(density: Decimal) -> int:
 class Cells:
     """The selected cells of one carrier.
 
-    ``row`` int64 (index into the keys, ascending), ``position`` int32 in the codeword, ``up`` bool.
+    ``row`` int64 (index into the keys, ascending), ``position`` int32 in the codeword, ``up`` bool;
+    ``cell`` int64: the hash of the cell's key, the same wherever the cell occurs.
     """
 
     row: NDArray[np.int64]
     position: NDArray[np.int32]
     up: NDArray[np.bool_]
+    cell: NDArray[np.int64]
 
 
 def select(
@@ -69,11 +71,11 @@ def select(
     """Return the selected cells among rows with these keys (none of them NULL)."""
     hashes = key_hash(key, secret.first, secret.second)
     row = np.flatnonzero(hashes < gate_limit(carrier.density))
-    chosen = hashes[row]
+    cell = chosen = hashes[row]
     if derivation is Derivation.SHA256:
         chosen = _digests(secret, chosen)
     position = ((chosen & POSITION_MASK) % CODE_LENGTH).astype(np.int32)
-    return Cells(row, position, (chosen & SIGN_BIT) == 0)
+    return Cells(row, position, (chosen & SIGN_BIT) == 0, cell)
 
 
 def _digests(secret: CarrierSecret, hashes: NDArray[np.int64]) -> NDArray[np.int64]:

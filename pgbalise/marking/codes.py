@@ -40,16 +40,22 @@ def bias(key: MasterKey, epoch: int) -> NDArray[np.uint16]:
 def codeword(
     key: MasterKey, recipient: str, epoch: int, thresholds: NDArray[np.uint16]
 ) -> NDArray[np.uint8]:
-    """Return a recipient's codeword, uint8[CODE_LENGTH] of 0 and 1, P(bit i is 1) = p_i."""
-    stream = key.stream("codeword", recipient, epoch, length=2 * CODE_LENGTH)
+    """Return a recipient's codeword, uint8[CODE_LENGTH] of 0 and 1, P(bit i is 1) = p_i.
+
+    With the first n thresholds alone it is the first n bits, for less work.
+    """
+    stream = key.stream("codeword", recipient, epoch, length=2 * thresholds.size)
     return (np.frombuffer(stream, "<u2") < thresholds).astype(np.uint8)
 
 
 def codewords(
     key: MasterKey, recipients: Sequence[str], epoch: int, thresholds: NDArray[np.uint16]
 ) -> NDArray[np.uint8]:
-    """Return many codewords, packed: uint8[len(recipients), CODE_LENGTH // 8], least bit first."""
-    out = np.empty((len(recipients), CODE_LENGTH // 8), np.uint8)
+    """Return many codewords, packed: uint8[len(recipients), CODE_LENGTH // 8], least bit first.
+
+    With the first 8 n thresholds alone it is the first n bytes of each.
+    """
+    out = np.empty((len(recipients), thresholds.size // 8), np.uint8)
     for row, recipient in enumerate(recipients):
         out[row] = np.packbits(codeword(key, recipient, epoch, thresholds), bitorder="little")
     return out

@@ -95,6 +95,23 @@ def threshold_log10(recipients: int, alpha: float) -> float:
     return log10(recipients) - log10(alpha)
 
 
+def spend(alpha: float, look: int) -> float:
+    """Return the alpha of look 1, 2, 3, ... of a case: alpha / (look (look + 1)).
+
+    Leaks come to a case one after the other, and each look may accuse. The parts 1/2, 1/6, 1/12 ...
+    add up to 1, so that the probability that any look ever accuses an innocent stays
+    below ``alpha`` however many looks there will be and whatever made one look again. A single
+    trace outside a case spends its whole alpha.
+
+    Raises `InvalidInput` unless look >= 1 and 0 < alpha < 1.
+    """
+    if look < 1:
+        raise InvalidInput(f"looks of a case are counted from 1, not {look}")
+    if not 0 < alpha < 1:
+        raise InvalidInput(f"alpha {alpha} is not a probability in (0, 1)")
+    return alpha / (look * (look + 1))
+
+
 def decide(
     recipients: Sequence[str],
     log10_e_value: NDArray[np.float64],

@@ -2,10 +2,13 @@
 
 P(w | v), the probability that a cell which held v shows w, is a mixture over what may have happened
 to it: nothing, rounding to a grid in one of four ways, a constant offset, additive noise
-(possibly rounded afterwards), or replacement by anything. The shares are fitted by
-expectation-maximisation on all aligned cells: in unselected cells v is known, in selected ones it
-is one of two values with probability 1/2 each. No codeword enters, so whatever is estimated here
-can weaken a trace but not accuse an innocent (see `pgbalise.tracing.scoring`).
+(possibly rounded afterwards), rounding in another unit, or replacement by another value of the
+column or by anything. The shares are fitted by expectation-maximisation on the aligned cells,
+each weighed by the probability that its row is aligned rightly: in unselected cells v is known, in
+selected ones it is one of two values with probability 1/2 each. Where the caller tells more
+reliable rows from less reliable ones (strata), the shares are fitted for each kind, drawn towards
+those of all. No codeword enters, so whatever is estimated here can weaken a trace but
+not accuse an innocent (see `pgbalise.tracing.scoring`).
 
 Only the shares are fitted; the components are fixed beforehand from the grids that the caller
 offers and from quantiles of the differences. The log-likelihood is then concave in the shares, so
@@ -15,9 +18,10 @@ the fit has one optimum, needs no random start, and is deterministic (Dempster, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,16 +49,46 @@ _OFFSETS = 4
 _OFFSET_SHARE = 0.005
 _CHUNK_CELLS = 1 << 16
 _PSEUDO_COUNTS = {"identity": 1.0, "background": 0.1}
+_REPLACING = ("resampled", "background")
+_STRATUM_CELLS = 20.0
+"""So many cells' worth of a stratum's shares come from those of all cells."""
 _OTHER_PSEUDO_COUNT = 0.5
+
+
+Strata: TypeAlias = "NDArray[np.int8] | None"
+"""How reliable each cell's row is thought to be, int8[n], any numbers; None: all alike."""
 
 
 class CellNoise(Protocol):
     """What `cell_evidence` asks of a noise model."""
 
     def log_likelihood(
-        self, seen: NDArray[np.int64], value: NDArray[np.int64]
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata = None
     ) -> NDArray[np.float64]:
         """Return log P(seen | value), float64[n]; always finite."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Marginal:
+    """How often values occur in the leaked column, half of it smoothed over neighbours."""
+
+    values: NDArray[np.int64]
+    reach: int
+
+    @classmethod
+    def of(cls, seen: NDArray[np.int64]) -> _Marginal:
+        low, high = np.quantile(seen, (0.1, 0.9)) if seen.size else (0.0, 0.0)
+        return cls(np.sort(seen), int((high - low) / 20))
+
+    def probability(self, seen: NDArray[np.int64]) -> NDArray[np.float64]:
+        def between(low: int, high: int) -> NDArray[np.int64]:
+            return np.asarray(
+                np.searchsorted(self.values, seen + high, "right")
+                - np.searchsorted(self.values, seen + low, "left")
+            )
+
+        near = between(-self.reach, self.reach) / (2 * self.reach + 1)
+        return np.asarray((between(0, 0) + near) / (2 * max(1, self.values.size)))
 
 
 @dataclass(frozen=True)
@@ -62,16 +96,21 @@ class _Component:
     """One thing that may happen to a value; ``amount`` and ``scale`` are in units.
 
     transform: w = T(v) for a caller's T. rounding: put on grid ``amount``. offset: w = v + amount.
-    kernel: v plus logistic noise of scale ``scale`` about ``centre``, rounded to ``amount``.
+    kernel: v plus logistic noise of scale ``scale`` about ``centre``, rounded to ``amount``. even:
+    anything within ``amount`` of v, as rounding in another unit gives. resampled: another value
+    of the column. background: anything.
     """
 
-    kind: Literal["identity", "transform", "rounding", "offset", "kernel", "background"]
+    kind: Literal[
+        "identity", "transform", "rounding", "offset", "kernel", "even", "resampled", "background"
+    ]
     name: str = ""
     amount: int = 0
     mode: RoundingMode = "half-away"
     scale: float = 0.0
     centre: int = 0
     transform: Transformation | None = None
+    marginal: _Marginal | None = field(default=None, compare=False, repr=False)
 
     def probability(
         self, seen: NDArray[np.int64], value: NDArray[np.int64], span: float
@@ -81,6 +120,10 @@ class _Component:
             return np.full(seen.shape, 1.0 / span)
         if self.kind == "kernel":
             return self._kernel(seen, value)
+        if self.kind == "even":
+            return np.asarray(np.abs(seen - value) <= self.amount) / (2.0 * self.amount + 1)
+        if self.marginal is not None:
+            return self.marginal.probability(seen)
         if self.kind == "rounding":
             expected = round_to_grid(value, self.amount, self.mode)
         elif self.transform is not None:
@@ -117,9 +160,11 @@ class NoiseModel:
     shares: tuple[float, ...]
     span: float
     """Number of values over which replacement by anything is spread."""
+    strata: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    """Shares among the cells of each stratum; elsewhere those of all hold."""
 
     def log_likelihood(
-        self, seen: NDArray[np.int64], value: NDArray[np.int64]
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata = None
     ) -> NDArray[np.float64]:
         """Return log P(seen | value), float64[n], natural logarithm, finite.
 
@@ -128,12 +173,35 @@ class NoiseModel:
         out = np.empty(seen.shape)
         for start in range(0, seen.size, _CHUNK_CELLS):
             part = slice(start, start + _CHUNK_CELLS)
-            total = np.zeros(seen[part].shape)
-            for component, share in zip(self.components, self.shares, strict=True):
-                if share >= _NEGLIGIBLE_SHARE:
-                    total += share * component.probability(seen[part], value[part], self.span)
-            out[part] = np.log(total)
+            of = None if stratum is None else stratum[part]
+            out[part] = np.log(sum(self._parts(seen[part], value[part], of)))
         return out
+
+    def replaced(
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata = None
+    ) -> NDArray[np.float64]:
+        """Return P(the value was replaced | seen, value), float64[n]."""
+        total, gone = np.zeros(seen.shape), np.zeros(seen.shape)
+        for component, part in zip(self.components, self._parts(seen, value, stratum), strict=True):
+            total += part
+            if component.kind in _REPLACING:
+                gone += part
+        return gone / total
+
+    def _parts(
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield share times probability for each component."""
+        table = np.array([self.shares, *(shares for _, shares in self.strata)])
+        row = np.zeros(seen.shape, np.int64)
+        if stratum is not None:
+            for at, (number, _) in enumerate(self.strata, 1):
+                row[stratum == number] = at
+        for component, shares in zip(self.components, table.T, strict=True):
+            if shares.max() < _NEGLIGIBLE_SHARE:
+                yield np.zeros(seen.shape)
+            else:
+                yield shares[row] * component.probability(seen, value, self.span)
 
     def describe(self, unit: Callable[[int], str] | None = None) -> list[tuple[str, float]]:
         """Return what happened to the cells, as (transformation, share), largest share first.
@@ -153,17 +221,40 @@ class NoiseModel:
 
 @dataclass(frozen=True)
 class CategoricalNoise:
-    """The fitted mixture for one column of codes: left alone, or replaced by any category."""
+    """The fitted mixture for one column of codes: left alone, or replaced by another.
+
+    Half of the replaced cells are taken for any of ``categories``, half for a category as frequent
+    as it is in the leak (``frequencies``, if given).
+    """
 
     unchanged: float
     categories: int
+    frequencies: tuple[tuple[int, float], ...] = ()
+    strata: tuple[tuple[int, float], ...] = ()
+    """Share of unchanged cells in each stratum; elsewhere that of all holds."""
 
     def log_likelihood(
-        self, seen: NDArray[np.int64], value: NDArray[np.int64]
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata = None
     ) -> NDArray[np.float64]:
         """Return log P(seen | value), float64[n], natural logarithm, finite."""
-        replaced = (1.0 - self.unchanged) / self.categories
-        return np.log(np.where(seen == value, self.unchanged + replaced, replaced))
+        unchanged, gone = self._parts(seen, stratum)
+        return np.log(np.where(seen == value, unchanged + gone, gone))
+
+    def replaced(
+        self, seen: NDArray[np.int64], value: NDArray[np.int64], stratum: Strata = None
+    ) -> NDArray[np.float64]:
+        """Return P(the value was replaced | seen, value), float64[n]."""
+        unchanged, gone = self._parts(seen, stratum)
+        return np.where(seen == value, gone / (unchanged + gone), 1.0)
+
+    def _parts(
+        self, seen: NDArray[np.int64], stratum: Strata
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        unchanged = np.full(seen.shape, self.unchanged)
+        if stratum is not None:
+            for number, share in self.strata:
+                unchanged[stratum == number] = share
+        return unchanged, (1.0 - unchanged) * _replacement(seen, self.categories, self.frequencies)
 
     def describe(self) -> list[tuple[str, float]]:
         """Return (transformation, share), largest share first, as `NoiseModel.describe`."""
@@ -179,6 +270,8 @@ def estimate_noise(
     *,
     grids: Sequence[int] = (),
     transformations: Sequence[tuple[str, Transformation]] = (),
+    probability: NDArray[np.float64] | None = None,
+    stratum: Strata = None,
 ) -> NoiseModel:
     """Fit what happened to a column of numbers, dates or timestamps.
 
@@ -186,14 +279,15 @@ def estimate_noise(
     have given, equal (the raw value) where ``selected`` bool[n] is False. All are integers at one
     scale (hundredths, days, microseconds...), below 2**62 in magnitude. ``grids``: rounding grids
     to consider, in units; 1 and repetitions are ignored. ``transformations``: further named maps,
-    such as truncation to a month.
+    such as truncation to a month. ``probability`` float64[n]: that the cell's row is aligned
+    rightly (default 1), its weight in the fit. ``stratum`` int8[n]: how reliable its row is.
 
     A Dirichlet prior of a fraction of a cell per component lets a handful of cells do; with no
     cell at all the model says that values were most likely left alone.
 
     Raises `InvalidInput` if lengths or types differ, for a grid below 1, and for values too large.
     """
-    _check_columns(seen, value0, value1, selected)
+    _check_columns(seen, value0, value1, selected, probability, stratum)
     if any(grid < 1 for grid in grids):
         raise InvalidInput("noise: a rounding grid is below 1")
     rows = _spread(seen.size)
@@ -202,7 +296,18 @@ def estimate_noise(
     if seen.size:
         columns = (seen, value0, value1)
         span += float(max(int(c.max()) for c in columns) - min(int(c.min()) for c in columns))
-    components = _components(sample, low, high, known, sorted({*grids} - {1}), transformations)
+    # rows that are probably others' must not suggest what was done to the values
+    right = np.full(rows.size, fill_value=True)
+    if probability is not None:
+        right = probability[rows] >= 0.5
+    components = _components(
+        sample[right],
+        low[right],
+        high[right],
+        known[right],
+        sorted({*grids} - {1}),
+        transformations,
+    )
     likelihood = np.empty((sample.size, len(components)))
     for column, component in enumerate(components):
         likelihood[:, column] = component.probability(sample, low, span)
@@ -216,8 +321,10 @@ def estimate_noise(
     likelihood = likelihood[:, told]
     prior = _pseudo_counts(components)
     prior[-1] += BACKGROUND_FLOOR * sample.size
-    shares = _fit_shares(likelihood, prior)
-    return NoiseModel(tuple(components), tuple(float(share) for share in shares), span)
+    weight = np.ones(rows.size) if probability is None else probability[rows]
+    of = None if stratum is None else stratum[rows]
+    shares, strata = _fit_strata(likelihood, prior, weight, of)
+    return NoiseModel(tuple(components), shares, span, strata)
 
 
 def estimate_categorical_noise(
@@ -227,6 +334,8 @@ def estimate_categorical_noise(
     selected: NDArray[np.bool_],
     *,
     categories: int | None = None,
+    probability: NDArray[np.float64] | None = None,
+    stratum: Strata = None,
 ) -> CategoricalNoise:
     """Fit what happened to a column of codes; arguments as for `estimate_noise`.
 
@@ -235,18 +344,39 @@ def estimate_categorical_noise(
 
     Raises `InvalidInput` as `estimate_noise`, and for fewer than 2 categories.
     """
-    _check_columns(seen, value0, value1, selected)
+    _check_columns(seen, value0, value1, selected, probability, stratum)
     if categories is None:
         categories = max(2, np.unique(np.concatenate([seen, value0, value1])).size)
     if categories < 2:
         raise InvalidInput(f"noise: {categories} categories")
-    same = ((seen == value0).astype(np.float64) + (seen == value1)) / 2
-    kinds, count = np.unique(same, return_counts=True)
-    likelihood = np.column_stack([kinds, np.full(kinds.size, 1.0 / categories)])
+    rows = _spread(seen.size)
+    weight = np.ones(rows.size) if probability is None else probability[rows]
+    codes, count = np.unique(seen[rows], return_counts=True)
+    frequencies = tuple(
+        (int(code), float(n) / rows.size) for code, n in zip(codes, count, strict=True)
+    )
+    same = ((seen[rows] == value0[rows]).astype(np.float64) + (seen[rows] == value1[rows])) / 2
+    gone = _replacement(seen[rows], categories, frequencies)
     prior = np.array([_PSEUDO_COUNTS["identity"], _PSEUDO_COUNTS["background"]])
-    prior[-1] += BACKGROUND_FLOOR * seen.size
-    shares = _fit_shares(likelihood, prior, count.astype(np.float64))
-    return CategoricalNoise(float(shares[0]), categories)
+    prior[-1] += BACKGROUND_FLOOR * rows.size
+    of = None if stratum is None else stratum[rows]
+    shares, strata = _fit_strata(np.column_stack([same, gone]), prior, weight, of)
+    return CategoricalNoise(
+        shares[0], categories, frequencies, tuple((number, each[0]) for number, each in strata)
+    )
+
+
+def _replacement(
+    seen: NDArray[np.int64], categories: int, frequencies: tuple[tuple[int, float], ...]
+) -> NDArray[np.float64]:
+    """Return P(seen | replaced), float64[n]."""
+    out = np.full(seen.shape, 1.0 / categories)
+    if frequencies:
+        codes = np.array([code for code, _ in frequencies])
+        shares = np.array([share for _, share in frequencies])
+        at = np.minimum(np.searchsorted(codes, seen), codes.size - 1)
+        out = (out + np.where(codes[at] == seen, shares[at], 0.0)) / 2
+    return out
 
 
 def cell_evidence(
@@ -256,19 +386,29 @@ def cell_evidence(
     value0: NDArray[np.int64],
     value1: NDArray[np.int64],
     selected: NDArray[np.bool_],
+    probability: NDArray[np.float64] | None = None,
+    stratum: Strata = None,
 ) -> Evidence:
     """Return the evidence of the selected cells that tell bit 0 from bit 1.
 
     ``position`` int32[n] is the codeword position of each cell (any number where not selected);
-    the other arguments are as for `estimate_noise`. Cells with two equal likelihoods are dropped:
-    they say nothing.
+    the other arguments are as for `estimate_noise`. A cell whose row is the right one with
+    probability q has the likelihoods q L(x) + (1 - q) (L(0) + L(1)) / 2: a wrong row tells
+    nothing. Cells with two equal likelihoods are dropped: they say nothing.
     """
-    _check_columns(seen, value0, value1, selected)
+    _check_columns(seen, value0, value1, selected, probability, stratum)
     if position.shape != seen.shape:
         raise InvalidInput("noise: positions and values differ in length")
     telling = np.flatnonzero(selected & (value0 != value1))
-    log0 = noise.log_likelihood(seen[telling], value0[telling])
-    log1 = noise.log_likelihood(seen[telling], value1[telling])
+    of = None if stratum is None else stratum[telling]
+    log0 = noise.log_likelihood(seen[telling], value0[telling], of)
+    log1 = noise.log_likelihood(seen[telling], value1[telling], of)
+    if probability is not None:
+        right = probability[telling]
+        with np.errstate(divide="ignore"):
+            neither = np.log1p(-right) + np.logaddexp(log0, log1) - np.log(2)
+            log0 = np.logaddexp(np.log(right) + log0, neither)
+            log1 = np.logaddexp(np.log(right) + log1, neither)
     differ = log0 != log1
     return Evidence(
         position[telling][differ].astype(np.int32, copy=False), log0[differ], log1[differ]
@@ -280,9 +420,17 @@ def _check_columns(
     value0: NDArray[np.int64],
     value1: NDArray[np.int64],
     selected: NDArray[np.bool_],
+    probability: NDArray[np.float64] | None = None,
+    stratum: Strata = None,
 ) -> None:
     if not (seen.shape == value0.shape == value1.shape == selected.shape) or seen.ndim != 1:
         raise InvalidInput("noise: columns differ in length")
+    if probability is not None and (
+        probability.shape != seen.shape or not bool(np.all((probability >= 0) & (probability <= 1)))
+    ):
+        raise InvalidInput("noise: expected a probability for each cell")
+    if stratum is not None and stratum.shape != seen.shape:
+        raise InvalidInput("noise: expected a stratum for each cell")
     for column in (seen, value0, value1):
         if column.dtype != np.int64:
             raise InvalidInput(f"noise: expected int64 units, got {column.dtype}")
@@ -315,7 +463,7 @@ def _components(
     grids: Sequence[int],
     transformations: Sequence[tuple[str, Transformation]],
 ) -> list[_Component]:
-    """Return the components to mix; identity first, background last."""
+    """Return the components to mix; identity first, resampled and background last."""
     out = [_Component("identity")]
     out += [_Component("transform", name=name, transform=apply) for name, apply in transformations]
     # A grid that almost nothing lies on cannot have been applied to a share worth modelling.
@@ -339,6 +487,11 @@ def _components(
                 # Noise far below the grid is rounding, which is listed already.
                 if scale >= grid / 8:
                     out.append(_Component("kernel", amount=grid, scale=scale, centre=centre))
+    beyond = np.abs(nearer[nearer != 0])
+    if beyond.size:
+        edges = {ceil(np.quantile(beyond, q) / q) for q in (0.5, 0.95, 0.99)}
+        out += [_Component("even", amount=amount) for amount in sorted(edges)]
+    out.append(_Component("resampled", marginal=_Marginal.of(seen)))
     out.append(_Component("background"))
     return out
 
@@ -379,20 +532,40 @@ def _pseudo_counts(components: Sequence[_Component]) -> NDArray[np.float64]:
     )
 
 
-def _fit_shares(
+def _fit_strata(
     likelihood: NDArray[np.float64],
     prior: NDArray[np.float64],
-    count: NDArray[np.float64] | None = None,
+    weight: NDArray[np.float64],
+    stratum: Strata,
+) -> tuple[tuple[float, ...], tuple[tuple[int, tuple[float, ...]], ...]]:
+    """Return the shares among all cells and among those of each stratum."""
+    shares = _fit_shares(likelihood, prior, weight)
+    strata = []
+    if stratum is not None:
+        for number in np.unique(stratum):
+            mine = stratum == number
+            near = prior + _STRATUM_CELLS * shares
+            strata.append(
+                (int(number), _as_tuple(_fit_shares(likelihood[mine], near, weight[mine])))
+            )
+    return _as_tuple(shares), tuple(strata)
+
+
+def _as_tuple(shares: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(share) for share in shares)
+
+
+def _fit_shares(
+    likelihood: NDArray[np.float64], prior: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the shares, float64[T], that maximise the posterior given likelihood[n, T].
 
-    ``prior``: pseudo-counts; ``count``: how often each row of ``likelihood`` occurs (default once).
+    ``prior``: pseudo-counts; ``weight``: how much each row of ``likelihood`` counts.
     """
-    repeats = np.ones(len(likelihood)) if count is None else count
-    total = float(repeats.sum() + prior.sum())
+    total = float(weight.sum() + prior.sum())
     shares = prior / prior.sum()
     for _ in range(_EM_STEPS):
-        responsibility = (repeats / (likelihood @ shares)) @ likelihood
+        responsibility = (weight / (likelihood @ shares)) @ likelihood
         updated = (prior + shares * responsibility) / total
         change = float(np.abs(updated - shares).max())
         shares = updated
@@ -408,8 +581,10 @@ def _describe(component: _Component, write: Callable[[int], str]) -> str:
         return component.name
     if component.kind == "offset":
         return f"shifted by {write(component.amount)}"
-    if component.kind == "background":
+    if component.kind in _REPLACING:
         return "replaced"
+    if component.kind == "even":
+        return "noise"
     if component.kind == "rounding":
         nearest = component.mode.startswith("half")
         return f"{'rounded' if nearest else 'truncated'} to {write(component.amount)}"

@@ -17,6 +17,10 @@ fingerprinting games", IH&MMSec 2014); e-values and their averages are as in Vov
 The weights of the average over hypotheses may depend on the leak too, for the same reason. A share
 of them follows how well each hypothesis explains the leak before any codeword is looked at, which
 rules out most attacks at no price.
+
+Codewords of *other* recipients may be looked at as well: an innocent's bits are independent of
+them. Once some of a coalition are named, their bits are known and not averaged over, which makes
+the others stand out (`pgbalise.tracing.decoding`).
 """
 
 from __future__ import annotations
@@ -59,6 +63,8 @@ _CHUNK_POSITIONS = 4096
 _EXACT_FLOAT32 = float(1 << 24)
 _LOWEST_LOG = -690.0
 _DENSE_SHARE = 8
+_SHARE_CELLS = 20_000
+_SHARE_STEPS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +120,16 @@ class Hypothesis:
     ``symbol_error`` is the chance that a cell shows the symbol opposite to the one that the
     coalition chose (a row wrongly aligned, a value that changed at the source since). It bounds
     what a single cell can say, so that no single cell clears a guilty recipient.
+
+    ``share`` is the share of the cells that come from the recipient looked at, for interleaving by
+    members who gave unequally much; the others share the rest alike. None: all gave alike.
     """
 
     coalition: int
     strategy: Strategy
     weight: float
     symbol_error: float = SYMBOL_ERROR
+    share: float | None = None
 
     def __post_init__(self) -> None:
         if self.coalition < 1:
@@ -133,11 +143,16 @@ class Hypothesis:
             raise InvalidInput(f"hypothesis: weight {self.weight} is not positive and finite")
         if not 0 < self.symbol_error < 0.5:
             raise InvalidInput(f"hypothesis: symbol error {self.symbol_error} not in (0, 1/2)")
+        if self.share is not None and not (
+            0 < self.share < 1 and self.coalition > 1 and self.strategy == "interleave"
+        ):
+            raise InvalidInput("hypothesis: a share is of interleaving and lies in (0, 1)")
 
     def output_probabilities(self) -> NDArray[np.float64]:
         """Return theta, float64[coalition + 1].
 
-        theta[k] is the probability that a cell shows symbol 1 when k members hold a 1 there.
+        theta[k] is the probability that a cell shows symbol 1 when k members hold a 1 there, and
+        all gave alike.
         """
         held = np.arange(self.coalition + 1) / self.coalition
         if self.strategy == "interleave":
@@ -154,6 +169,16 @@ class Hypothesis:
             theta = np.full_like(held, 0.5)
         theta[0], theta[-1] = 0.0, 1.0
         return np.clip(theta, self.symbol_error, 1 - self.symbol_error)
+
+    def _beside(self) -> NDArray[np.float64]:
+        """Return theta, float64[2, coalition]: by the recipient's bit, and others who hold a 1."""
+        size = self.coalition
+        if self.share is None:
+            held = np.add.outer(np.arange(2), np.arange(size))
+            return np.asarray(self.output_probabilities()[held])
+        others = (1 - self.share) * np.arange(size) / (size - 1)
+        theta = np.add.outer(self.share * np.arange(2), others)
+        return np.asarray(np.clip(theta, self.symbol_error, 1 - self.symbol_error))
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +201,8 @@ class PositionWeights:
     For hypothesis h the score of a codeword X is ``base[h] + sum_i X[positions[i]] weights[i, h]``.
 
     ``length`` is L. ``positions`` int64[P]; ``weights`` float64[P, H] = log f(1) - log f(0);
-    ``base`` float64[H] = sum log f(0) / (p f(1) + (1 - p) f(0)); ``log_mixture`` float64[H]:
+    ``p`` float64[P]: the bias there. ``base`` float64[H] = sum log f(0) / (p f(1) + (1 - p) f(0));
+    ``log_mixture`` float64[H]:
     logarithms of the weights of the average over hypotheses, which sum to 1; ``cells0`` and
     ``cells1`` int64[P]: cells at each position that favour symbol 0 and 1.
 
@@ -189,6 +215,7 @@ class PositionWeights:
 
     length: int
     positions: NDArray[np.int64]
+    p: NDArray[np.float64]
     weights: NDArray[np.float64]
     base: NDArray[np.float64]
     log_mixture: NDArray[np.float64]
@@ -200,6 +227,26 @@ class PositionWeights:
         """Return [weights, cells1 - cells0] as float32[P, H + 1] (exact, see the class)."""
         gain = (self.cells1 - self.cells0)[:, None]
         return np.hstack([self.weights, gain]).astype(np.float32)
+
+    def until(self, length: int) -> PositionWeights:
+        """Return the weights of the first ``length`` (a multiple of 8) positions of the codeword.
+
+        The average over hypotheses stays as it is: the e-value of the whole codeword, given the
+        bits of its beginning, then has the e-value of the beginning for its mean, so that an
+        auditor may look at the beginning and decide whether the rest is worth the trouble.
+        """
+        part = slice(0, int(np.searchsorted(self.positions, length)))
+        p, weights = self.p[part], self.weights[part]
+        return PositionWeights(
+            length,
+            self.positions[part],
+            p,
+            weights,
+            _base(weights, p),
+            self.log_mixture,
+            self.cells0[part],
+            self.cells1[part],
+        )
 
     def score(self, codewords: NDArray[np.uint8]) -> Scores:
         """Score a block of packed codewords, uint8[n, L // 8], least significant bit first.
@@ -267,29 +314,53 @@ def default_hypotheses() -> tuple[Hypothesis, ...]:
     )
 
 
+def later_hypotheses(named: int) -> tuple[Hypothesis, ...]:
+    """Return the grid for who else was in a coalition of which ``named`` are known.
+
+    One more is likeliest; interleaving, which fits shares to those known, gets half.
+    """
+    more = {1: 0.3, 2: 0.2, 3: 0.15, 4: 0.12, 6: 0.1, 9: 0.08, 13: 0.05}
+    others: tuple[Strategy, ...] = ("all-zero", "all-one", "majority", "minority", "coin-flip")
+    grid = []
+    for size, share in more.items():
+        grid.append(Hypothesis(named + size, "interleave", share / 2))
+        grid += [Hypothesis(named + size, name, share / 2 / len(others)) for name in others]
+    return tuple(grid)
+
+
 def position_weights(
     evidence: Evidence,
     bias: NDArray[np.uint16],
     hypotheses: Sequence[Hypothesis] | None = None,
     *,
     adaptation: float = ADAPTATION,
+    named: NDArray[np.uint8] | None = None,
 ) -> PositionWeights:
-    """Reduce evidence to weights per position, once, before any codeword is looked at.
+    """Reduce evidence to weights per position, once, before any other codeword is looked at.
 
     ``bias`` uint16[L]: thresholds t with p = t / 65536, L a multiple of 8. ``hypotheses`` defaults
-    to `default_hypotheses`; their weights need not sum to 1.
+    to `default_hypotheses`; their weights need not sum to 1. ``named`` uint8[a, L] of 0 and 1: the
+    codewords of recipients taken for members of every coalition; then each hypothesis has more
+    members than those (default `later_hypotheses`), the weights are for anyone else, and
+    under interleaving the shares that the named gave are fitted to the leak.
 
     Hypothesis h enters the average with weight (1 - a) w_h + a w_h m_h / sum_g w_g m_g, where a is
     ``adaptation`` and m_h the probability of the leak under h for an unknown codeword. The weights
-    depend on the leak but on no codeword, so the average is an e-value for every a in [0, 1]; at
-    the default a hypothesis never has less than half of its prior weight. Use 0 where e-values
-    of disjoint leaks are multiplied and looked at after each one: with weights fixed beforehand
-    the score of each hypothesis is a martingale, and so is the average.
+    depend on the leak but on no codeword other than the named ones, so the average is an e-value
+    for every a in [0, 1]; at the default a hypothesis never has less than half of its prior
+    weight. Use 0 where e-values of disjoint leaks are multiplied and looked at after each one: with
+    weights fixed beforehand the score of each hypothesis is a martingale, and so is the average.
 
     Raises `InvalidInput` for a bias of the wrong type or with p = 0 at a used position, for
-    a position beyond L, for an empty grid, and for an adaptation outside [0, 1].
+    a position beyond L, for an empty grid, for an adaptation outside [0, 1], and for a coalition
+    that has no room for anyone but the named.
     """
-    grid = default_hypotheses() if hypotheses is None else tuple(hypotheses)
+    if named is not None and not len(named):
+        named = None
+    known = 0 if named is None else len(named)
+    grid = hypotheses
+    if grid is None:
+        grid = later_hypotheses(known) if known else default_hypotheses()
     if not grid:
         raise InvalidInput("scoring needs at least one hypothesis")
     if not 0 <= adaptation <= 1:
@@ -298,6 +369,8 @@ def position_weights(
         raise InvalidInput("bias: expected uint16[L] with L a multiple of 8")
     if len(evidence) and int(evidence.position.max()) >= bias.size:
         raise InvalidInput("evidence: codeword position beyond the end of the codeword")
+    if min(one.coalition for one in grid) <= known:
+        raise InvalidInput(f"hypotheses: a coalition has no room beside {known} named recipients")
 
     cells_at = np.bincount(evidence.position, minlength=bias.size)
     if np.count_nonzero(cells_at) * _DENSE_SHARE > bias.size:
@@ -313,33 +386,16 @@ def position_weights(
     # An unused position has f(0) = f(1) whatever its bias, but not if p were 0.
     p = np.maximum(thresholds, 1) / THRESHOLD_SCALE
 
-    thetas = [one.output_probabilities() for one in grid]
-    distinct, where = np.unique(np.concatenate(thetas), return_inverse=True)
-    log_g, cells0, cells1 = _sum_cells(evidence, slot_of, positions.size, distinct)
-    if positions.size:
-        log_g -= log_g.max(axis=0)
-    # The floor only caps f(1) / f(0) at e**690 per position; f may be any function of the leak.
-    g = np.exp(np.maximum(log_g, _LOWEST_LOG))
-
+    cells = _Cells.of(evidence, slot_of, positions.size)
+    explain: _Alone | _Beside
+    explain = _Alone(cells, p, grid) if named is None else _Beside(cells, p, named[:, positions])
     weights = np.empty((positions.size, len(grid)))
-    base = np.empty(len(grid))
     log_marginal = np.empty(len(grid))
-    step = _exact_step(cells1 - cells0)
-    others_held: dict[int, NDArray[np.float64]] = {}
-    offset = 0
+    step = _exact_step(cells.favour1 - cells.favour0)
     for column, one in enumerate(grid):
-        size = one.coalition
-        if size not in others_held:
-            others_held[size] = _binomial(size - 1, p)
-        held = others_held[size]
-        f0, f1 = np.zeros(positions.size), np.zeros(positions.size)
-        for k in range(size):
-            f0 += held[k] * g[where[offset + k]]
-            f1 += held[k] * g[where[offset + k + 1]]
-        offset += size + 1
+        f0, f1 = explain.likelihoods(one)
         log_marginal[column] = np.log(p * f1 + (1 - p) * f0).sum()
         weights[:, column] = _round_weights(np.log(f1) - np.log(f0), step)
-        base[column] = -np.logaddexp(np.log(p) + weights[:, column], np.log1p(-p)).sum()
 
     prior = np.array([one.weight for one in grid])
     prior /= prior.sum()
@@ -347,7 +403,16 @@ def position_weights(
     posterior /= posterior.sum()
     with np.errstate(divide="ignore"):
         log_mixture = np.log((1 - adaptation) * prior + adaptation * posterior)
-    return PositionWeights(bias.size, positions, weights, base, log_mixture, cells0, cells1)
+    return PositionWeights(
+        bias.size,
+        positions,
+        p,
+        weights,
+        _base(weights, p),
+        log_mixture,
+        cells.favour0,
+        cells.favour1,
+    )
 
 
 def score(
@@ -373,32 +438,144 @@ def score(
     )
 
 
-def _sum_cells(
-    evidence: Evidence,
-    slot_of: NDArray[np.int64],
-    slots: int,
-    theta: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return log G, float64[len(theta), slots], and the cells favouring 0 and 1, int64[slots].
+def _base(weights: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the score of a codeword without a 1 under each hypothesis, float64[H]."""
+    log1, log0 = np.log(p)[:, None], np.log1p(-p)[:, None]
+    out = np.zeros(weights.shape[1])
+    for start in range(0, len(weights), _CHUNK_POSITIONS):
+        part = slice(start, start + _CHUNK_POSITIONS)
+        out -= np.logaddexp(log1[part] + weights[part], log0[part]).sum(axis=0)
+    return out
 
-    G is the product over a position's cells of theta P(w|1) + (1 - theta) P(w|0), each cell's pair
-    of likelihoods scaled so that the larger is 1.
-    """
-    log_g = np.zeros((theta.size, slots))
-    cells0, cells1 = np.zeros(slots, np.int64), np.zeros(slots, np.int64)
-    for start in range(0, len(evidence), _CHUNK_CELLS):
-        part = slice(start, start + _CHUNK_CELLS)
-        slot = slot_of[evidence.position[part]]
-        log0, log1 = evidence.log_likelihood0[part], evidence.log_likelihood1[part]
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    """Evidence by slot (the index of a used position), each cell's larger likelihood being 1."""
+
+    slot: NDArray[np.int64]
+    like0: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    favour0: NDArray[np.int64]
+    favour1: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, evidence: Evidence, slot_of: NDArray[np.int64], slots: int) -> _Cells:
+        log0, log1 = evidence.log_likelihood0, evidence.log_likelihood1
         larger = np.maximum(log0, log1)
         like0, like1 = np.exp(log0 - larger), np.exp(log1 - larger)
-        cells0 += np.bincount(slot[log0 > log1], minlength=slots)
-        cells1 += np.bincount(slot[log1 > log0], minlength=slots)
-        slope = like1 - like0
-        for row, value in enumerate(theta):
-            log_cell = np.log(like0 + value * slope)
-            log_g[row] += np.bincount(slot, log_cell, minlength=slots)
-    return log_g, cells0, cells1
+        slot = slot_of[evidence.position]
+        return cls(
+            slot,
+            like0,
+            like1 - like0,
+            np.bincount(slot[log0 > log1], minlength=slots),
+            np.bincount(slot[log1 > log0], minlength=slots),
+        )
+
+    def log_likelihood(self, theta: float | NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return log G, float64[slots], for one theta or one for each slot.
+
+        G is the product over a position's cells of theta P(w|1) + (1 - theta) P(w|0).
+        """
+        slots = self.favour0.size
+        out = np.zeros(slots)
+        for start in range(0, self.slot.size, _CHUNK_CELLS):
+            part = slice(start, start + _CHUNK_CELLS)
+            slot = self.slot[part]
+            chance = theta[slot] if isinstance(theta, np.ndarray) else theta
+            log_cell = np.log(self.like0[part] + chance * self.slope[part])
+            out += np.bincount(slot, log_cell, minlength=slots)
+        return out
+
+
+class _Alone:
+    """What the leak says of one recipient's bits when nobody's are known."""
+
+    def __init__(self, cells: _Cells, p: NDArray[np.float64], grid: Sequence[Hypothesis]) -> None:
+        theta = np.unique(np.concatenate([one._beside().ravel() for one in grid]))
+        log_g = np.stack([cells.log_likelihood(float(value)) for value in theta])
+        if p.size:
+            log_g -= log_g.max(axis=0)
+        # The floor only caps f(1) / f(0) at e**690 per position; f may be any function of the leak.
+        self._theta, self._g = theta, np.exp(np.maximum(log_g, _LOWEST_LOG))
+        self._p = p
+        self._held: dict[int, NDArray[np.float64]] = {}
+
+    def likelihoods(self, one: Hypothesis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return f(0) and f(1), float64[slots] each."""
+        others = one.coalition - 1
+        if others not in self._held:
+            self._held[others] = _binomial(others, self._p)
+        row = np.searchsorted(self._theta, one._beside())
+        f0, f1 = np.zeros(self._p.size), np.zeros(self._p.size)
+        for ones, chance in enumerate(self._held[others]):
+            f0 += chance * self._g[row[0, ones]]
+            f1 += chance * self._g[row[1, ones]]
+        return f0, f1
+
+
+class _Beside:
+    """What the leak says of one recipient's bits beside those of recipients already named."""
+
+    def __init__(self, cells: _Cells, p: NDArray[np.float64], named: NDArray[np.uint8]) -> None:
+        self._cells, self._p, self._known = cells, p, len(named)
+        self._ones = named.sum(axis=0, dtype=np.int64)
+        shares = _shares(cells, p, named)
+        self._given = shares[:-1] @ named
+        self._rest = float(shares[-1])
+        error = SYMBOL_ERROR
+        both = [cells.log_likelihood(value) for value in (error, 0.5, 1 - error)]
+        self._top = np.max(both, axis=0)
+        self._log_g: dict[float, NDArray[np.float64]] = {}
+
+    def likelihoods(self, one: Hypothesis) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return f(0) and f(1), float64[slots] each."""
+        unknown = one.coalition - self._known
+        g = [self._g(one, ones, unknown) for ones in range(unknown + 1)]
+        f0, f1 = np.zeros(self._p.size), np.zeros(self._p.size)
+        for ones, chance in enumerate(_binomial(unknown - 1, self._p)):
+            f0 += chance * g[ones]
+            f1 += chance * g[ones + 1]
+        return f0, f1
+
+    def _g(self, one: Hypothesis, ones: int, unknown: int) -> NDArray[np.float64]:
+        """Return the likelihood when ``ones`` of the ``unknown`` members hold a 1."""
+        if one.strategy == "interleave":
+            theta = self._given + self._rest * ones / unknown
+            log_g = self._cells.log_likelihood(
+                np.clip(theta, one.symbol_error, 1 - one.symbol_error)
+            )
+        else:
+            table = one.output_probabilities()
+            log_g = np.empty(self._p.size)
+            held = self._ones + ones
+            for value in np.unique(table):
+                here = table[held] == value
+                log_g[here] = self._constant(float(value))[here]
+        return np.asarray(np.exp(np.clip(log_g - self._top, _LOWEST_LOG, -_LOWEST_LOG)))
+
+    def _constant(self, theta: float) -> NDArray[np.float64]:
+        if theta not in self._log_g:
+            self._log_g[theta] = self._cells.log_likelihood(theta)
+        return self._log_g[theta]
+
+
+def _shares(cells: _Cells, p: NDArray[np.float64], named: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the shares of the cells that each of the named gave and, last, that others gave.
+
+    By expectation-maximisation as in `pgbalise.tracing.noise`; the others' bits are unknown, so
+    they give 1 with probability p.
+    """
+    step = max(1, cells.slot.size // _SHARE_CELLS)
+    slot, like0, slope = cells.slot[::step], cells.like0[::step], cells.slope[::step]
+    chance = np.clip(np.vstack([named, p])[:, slot], SYMBOL_ERROR, 1 - SYMBOL_ERROR)
+    likelihood = like0 + chance * slope
+    shares = np.full(len(likelihood), 1 / len(likelihood))
+    for _ in range(_SHARE_STEPS):
+        shares = (1 / len(shares) + shares * (likelihood / (shares @ likelihood)).sum(axis=1)) / (
+            1 + slot.size
+        )
+    return np.asarray(shares)
 
 
 def _binomial(trials: int, p: NDArray[np.float64]) -> NDArray[np.float64]:
