@@ -12,12 +12,12 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from math import floor, isclose
+from math import floor
 from typing import Any, Literal, get_args
 
 from pgbalise.errors import InvalidInput
-from pgbalise.report.plain import from_plain, to_plain
-from pgbalise.tracing.decision import RecipientVerdict, Verdict, threshold_log10
+from pgbalise.report.plain import to_plain
+from pgbalise.tracing.decision import Verdict
 
 ColumnUse = Literal["carrier", "key", "link", "ignored"]
 """What a column of the leak served for: evidence, finding the row by key or by content, nothing."""
@@ -338,47 +338,6 @@ class TraceReport:
         """Return the report as a JSON object; ``verdict`` is what ``trace --json`` prints."""
         plain: dict[str, Any] = to_plain(self)
         return plain | {"verdict": self.verdict.as_dict()}
-
-    @classmethod
-    def from_dict(cls, document: object) -> TraceReport:
-        """Return the report that `as_dict` wrote.
-
-        Raises `InvalidInput` for anything else, a verdict that contradicts itself included.
-        """
-        if not isinstance(document, dict):
-            raise InvalidInput("report: this is not a JSON object")
-        return from_plain(cls, document | {"verdict": _verdict(document.get("verdict"))}, "report")
-
-
-def _verdict(document: object) -> Verdict:
-    """Return the verdict that `Verdict.as_dict` wrote; nobody is accused but by the rule."""
-    try:
-        if not isinstance(document, dict):
-            raise TypeError
-        rows, cells = document["rows"], document["cells"]
-        flat = {name: item for name, item in document.items() if name not in ("rows", "cells")}
-        flat["rows_read"], flat["rows_aligned"] = rows["read"], rows["aligned"]
-        flat["cells_marked"], flat["cells_used"] = cells["marked"], cells["used"]
-    except (KeyError, TypeError):
-        raise InvalidInput("report.verdict is not what it must be") from None
-    verdict = from_plain(Verdict, flat, "report.verdict")
-    threshold = threshold_log10(verdict.recipients, verdict.alpha)
-
-    def ordered(entry: RecipientVerdict) -> tuple[float, str]:
-        return -entry.log10_e_value, entry.recipient
-
-    entries = verdict.verdicts
-    if not (
-        isclose(threshold, verdict.threshold_log10, rel_tol=1e-12)
-        and len(entries) == len({entry.recipient for entry in entries}) == verdict.recipients
-        and list(entries) == sorted(entries, key=ordered)
-        and all(e.accused == (e.log10_e_value >= verdict.threshold_log10) for e in entries)
-        and 0 <= verdict.rows_aligned <= verdict.rows_read
-        and 0 <= verdict.cells_used <= verdict.cells_marked
-        and all(min(entry.cells, entry.decoys) >= 0 for entry in entries)
-    ):
-        raise InvalidInput("report.verdict contradicts itself")
-    return verdict
 
 
 def visible(text: str) -> str:

@@ -1,0 +1,98 @@
+"""A report as a file: rendered by its name's ending, and sealed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import get_args
+
+from pgbalise.errors import InvalidInput
+from pgbalise.report.case import Signer, TraceReport
+from pgbalise.report.facts import write_facts
+from pgbalise.report.html import html
+from pgbalise.report.words import Language
+
+_ENDINGS = (".html", ".pdf", ".json")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a report goes, in which language, and who seals it.
+
+    ``private_key`` is an Ed25519 key of 32 bytes, None for a report without seal.
+    """
+
+    path: Path
+    language: Language
+    private_key: bytes | None
+    timestamp_url: str | None
+
+    def write(self, report: TraceReport, now: datetime) -> None:
+        """Write the report, sealed with the time ``now``.
+
+        Raises `InvalidInput` when the file cannot be written, `EnvironmentProblem` when something
+        is missing on this machine or the timestamp authority does not answer.
+        """
+        content = self._content(report, now.astimezone(UTC).replace(microsecond=0))
+        try:
+            self.path.write_bytes(content)
+        except OSError as problem:
+            raise InvalidInput(
+                f"{self.path}: the report cannot be written: {problem.strerror}"
+            ) from None
+
+    def _content(self, report: TraceReport, now: datetime) -> bytes:
+        key = self.private_key
+        if key is None:
+            return _render(replace(report, signer=None), self.language, self.path)
+        from pgbalise.report.sealing import public_key_of, seal
+        from pgbalise.report.timestamp import request_timestamp
+
+        signer = Signer(public_key_of(key).hex(), now, self.timestamp_url)
+        rendered = _render(replace(report, signer=signer), self.language, self.path)
+        url = self.timestamp_url
+        if url is None:
+            return seal(rendered, key, now)
+        return seal(rendered, key, now, lambda message: request_timestamp(url, message))
+
+
+def publication(
+    path: Path, language: str, signing_key: Path | None = None, timestamp_url: str | None = None
+) -> Publication:
+    """Return how a report will be written; all that can be wrong is found before any work is done.
+
+    ``path`` ends in .html, .pdf or .json. ``signing_key`` is a file as ``pgbalise ledger keygen``
+    makes it. Raises `InvalidInput` or `InvalidKey`.
+    """
+    if path.suffix.lower() not in _ENDINGS:
+        raise InvalidInput(
+            f"{path}: no report is written so", hint="end it in .html, .pdf or .json"
+        )
+    chosen = next((known for known in get_args(Language) if known == language), None)
+    if chosen is None:
+        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
+    if timestamp_url is not None:
+        from pgbalise.report.timestamp import check_address
+
+        check_address(timestamp_url)
+        if signing_key is None:
+            raise InvalidInput("a timestamp confirms a signature", hint="give --signing-key too")
+    private = None
+    if signing_key is not None:
+        from pgbalise.registry.signing import read_signing_key
+
+        private = read_signing_key(signing_key)
+    return Publication(path, chosen, private, timestamp_url)
+
+
+def _render(report: TraceReport, language: Language, path: Path) -> bytes:
+    match path.suffix.lower():
+        case ".pdf":
+            from pgbalise.report.pdf import pdf
+
+            return pdf(report, language)
+        case ".json":
+            return (write_facts(report) + "\n").encode("ascii")
+        case _:
+            return html(report, language).encode("utf-8")
