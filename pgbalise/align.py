@@ -278,7 +278,7 @@ class _ByLinkage:
 
     def altered(self) -> tuple[tuple[str, float], ...]:
         """By column, the estimated share of cells that are not what is stored."""
-        return self._linker.altered
+        return tuple((field.name, field.altered) for field in self._linker.summary.fields)
 
 
 @dataclass(frozen=True)

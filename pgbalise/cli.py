@@ -21,6 +21,7 @@ from typer.exceptions import Abort, TyperException
 from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
 from pgbalise.proxy.commands import proxy
 from pgbalise.registry.alert_commands import alert_app

@@ -46,6 +46,7 @@ from pgbalise.session import connect
 from pgbalise.trace import Marking, Progress, Trace, matched, silent, trace
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
+from pgbalise.tracing.reading import Format
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -350,11 +351,25 @@ def _table(one: Alignment) -> LeakedTable:
                 m.column,
                 m.by,
                 m.confidence if m.column is not None else None,
-                m.format.describe() if m.column is not None else (),
+                tuple(_written(m.format)) if m.column is not None else (),
             )
             for m in one.mapping.columns
         ),
     )
+
+
+def _written(form: Format) -> Iterator[str]:
+    """How a leaked column writes its values, where not as PostgreSQL does."""
+    if form.decimal == ",":
+        yield "decimal comma"
+    if form.calendar == "mdy":
+        yield "month/day/year"
+    elif form.calendar != "dmy":
+        yield form.calendar
+    if form.unit:
+        yield form.unit
+    if form.converted:
+        yield f"× {form.factor:g}" + (f" {form.offset:+g}" if form.offset else "")
 
 
 def _changes(result: Trace) -> Iterator[SourceChange]:

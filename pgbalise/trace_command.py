@@ -92,6 +92,7 @@ def trace(
 ) -> None:
     """Say whose copy a leaked file is, or that nobody can be named."""
     from pgbalise.investigate import Question, investigate, mapped
+    from pgbalise.report.plain import to_plain
     from pgbalise.report.text import mapping_panel, verdict_panel
 
     question = Question(tuple(leak), alpha, relation, given_columns(column))

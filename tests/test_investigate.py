@@ -11,7 +11,7 @@ from pgbalise.database import apply_policy, enrol, open_epoch, revoke
 from pgbalise.errors import InvalidInput
 from pgbalise.extract import write_extract
 from pgbalise.install import install
-from pgbalise.investigate import investigate
+from pgbalise.investigate import Question, investigate
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document
 from pgbalise.session import PsycopgSession, connect
@@ -63,11 +63,9 @@ def leaks(
 
 def traced(cluster: Any, dpi: Any, leak: Path, *keys: MasterKey) -> Any:
     return investigate(
-        [leak],
-        "dpi.lab_result",
+        Question((leak,), 1e-6, "dpi.lab_result"),
         keys,
         cluster.dsn(dpi.info.dbname),
-        alpha=1e-6,
         created_at=datetime(2026, 6, 1, tzinfo=UTC),
     )
 

@@ -16,7 +16,6 @@ import numpy as np
 from pgbalise.tracing.blocking import Blocks, Pass, plan, reach
 from pgbalise.tracing.weights import (
     UNKNOWN,
-    Bools,
     Cells,
     Field,
     Floats,
