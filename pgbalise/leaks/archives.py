@@ -43,9 +43,9 @@ _PROBLEMS: Final = (
     OverflowError,
 )
 _EXTENSIONS: Final = {
-    Kind.GZIP: (".gz", ".tgz"),
-    Kind.BZIP2: (".bz2", ".tbz2"),
-    Kind.XZ: (".xz", ".txz"),
+    Kind.GZIP: (".gz",),
+    Kind.BZIP2: (".bz2",),
+    Kind.XZ: (".xz",),
     Kind.ZSTD: (".zst", ".zstd"),
     Kind.LZ4: (".lz4",),
 }
@@ -193,13 +193,6 @@ def _decompressed(path: Path, kind: Kind) -> Iterator[Any]:
         with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, name) as stream:
             yield stream
         return
-    opened: Any
-    match kind:
-        case Kind.GZIP:
-            opened = gzip.open(path)
-        case Kind.BZIP2:
-            opened = bz2.open(path)
-        case _:
-            opened = lzma.open(path)
-    with opened:
-        yield opened
+    opener: Any = {Kind.GZIP: gzip.open, Kind.BZIP2: bz2.open, Kind.XZ: lzma.open}[kind]
+    with opener(path) as stream:
+        yield stream

@@ -18,7 +18,7 @@ from pgbalise.leaks.encoding import ByteStream, Encoding, encoding_of, utf8_chun
 from pgbalise.leaks.fields import NULL, split, unescaped
 from pgbalise.leaks.table import LeakTable
 
-_BLOCK: Final = 8 << 20
+_BLOCK: Final = 2 << 20
 """Bytes read at a time, so the longest row there may be."""
 
 _SAMPLE: Final = 1 << 18

@@ -44,7 +44,8 @@ def is_header(first: Cells, body: Sequence[Cells]) -> bool:
         return False
     if any(len(cell) > 200 or "\n" in cell.strip() for cell in named):
         return False
-    rows = body[:_ROWS]
+    # Files put one behind the other have the header again.
+    rows = [row for row in body[:_ROWS] if tuple(row) != tuple(first)]
     score = 2.0 * sum(map(_usual, named)) - (len(named) - len(set(named)))
     for index, cell in enumerate(first):
         below = [value for row in rows if index < len(row) and (value := row[index])]

@@ -85,7 +85,9 @@ def report_verify(
 
 def _tell(file: Path, answer: Answer, about: dict[Path, bool]) -> None:
     seal, facts = answer.seal, answer.facts
-    typer.echo(f"{file}: {'genuine' if answer.genuine else f'not genuine: {answer.problem}'}")
+    typer.echo(
+        f"{visible(str(file))}: {'genuine' if answer.genuine else f'not genuine: {answer.problem}'}"
+    )
     if seal is not None:
         typer.echo(f"sealed on {seal.signed_at:%Y-%m-%d %H:%M:%S} UTC with the key of public key")
         typer.echo(f"  {seal.public_key.hex()}")
@@ -101,14 +103,13 @@ def _tell(file: Path, answer: Answer, about: dict[Path, bool]) -> None:
     accused = [visible(name) for name in facts.verdict.accused]
     typer.echo(f"it names {', '.join(accused)}" if accused else "it names nobody")
     for path, known in about.items():
-        typer.echo(
-            f"{path}: {'a file that the report is about' if known else 'NOT one the report is about'}"
-        )
+        said = "a file that the report is about" if known else "NOT a file that the report is about"
+        typer.echo(f"{visible(str(path))}: {said}")
 
 
 @report_app.command("render")
 def report_render(
-    facts: Annotated[Path, typer.Argument(help="A report as JSON.", show_default=False)],
+    facts: Annotated[Path, typer.Argument(help="A report: JSON, HTML or PDF.", show_default=False)],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="FILE.html, .pdf or .json.", show_default=False)
     ],
@@ -134,14 +135,10 @@ def report_render(
 
 def _facts(document: bytes) -> TraceReport:
     """Return a report's facts; those of a sealed one only if they are what was sealed."""
-    from pgbalise.report.facts import read_facts
+    from pgbalise.report.sealing import is_sealed, unseal
+    from pgbalise.report.verification import facts_of
 
-    first, _, rest = document.partition(b"\n")
-    if rest:
-        from pgbalise.report.sealing import unseal
-
-        first, _ = unseal(document)
-    return read_facts(first)
+    return facts_of(unseal(document)[0] if is_sealed(document) else document)
 
 
 def _read(path: Path) -> bytes:

@@ -247,7 +247,6 @@ ENGLISH = {
     "through": "Through",
     "why": "Why it fits",
     "not_known": "not known",
-    "from_to": "{start} to {end}",
     "digest_policy": "Policy",
     "digest_source": "Stored rows",
     "digest_recipients": "Recipients compared",
@@ -280,5 +279,4 @@ ENGLISH = {
     "signed_at": "Signed on",
     "authority": "Time confirmed by",
     "no_authority": "nobody; the time is the signer’s own statement",
-    "page": "Page",
 }

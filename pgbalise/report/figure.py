@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from pgbalise.report.case import visible
 from pgbalise.report.markup import Writer, plain, raised, raised_svg
+from pgbalise.report.style import look
 from pgbalise.tracing.decision import Verdict
 
 _LABELS = 6
@@ -97,7 +98,7 @@ def figure(verdict: Verdict, write: Writer) -> str:
     if scale.clipped:
         caption += " " + write.words["plot_clipped"].format(**values)
     return (
-        f'<figure><svg class="plot" viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img"'
+        f'<figure><svg {look("plot")} viewBox="0 0 {_WIDTH:.0f} {_HEIGHT:.0f}" role="img"'
         ' aria-labelledby="plot-title plot-text">'
         f'<title id="plot-title">{write.words["ranking_title"]}</title>'
         f'<desc id="plot-text">{described}</desc>\n'
@@ -113,25 +114,25 @@ def _axes(scale: _Scale, write: Writer) -> str:
     for index in range(ceil(scale.low / step), floor(scale.high / step) + 1):
         log, y = index * step, scale.y(index * step)
         out.append(
-            f'<line class="{"zero" if index == 0 else "grid"}" x1="{_PLOT.left:.0f}" y1="{y:.1f}"'
+            f'<line {look("zero" if index == 0 else "grid")} x1="{_PLOT.left:.0f}" y1="{y:.1f}"'
             f' x2="{_PLOT.right:.0f}" y2="{y:.1f}"/>'
         )
         label = "1" if index == 0 else "10^{" + write.decimal(log, places) + "}"
         out.append(
-            f'<text class="axis" x="{_PLOT.left - 8:.0f}" y="{y + 4:.1f}"'
+            f'<text {look("axis")} x="{_PLOT.left - 8:.0f}" y="{y + 4:.1f}"'
             f' text-anchor="end">{raised_svg(label)}</text>\n'
         )
     for rank in _ranks(scale.number):
         x = scale.x(rank)
         out.append(
-            f'<line class="stub" x1="{x:.1f}" y1="{_PLOT.bottom:.0f}" x2="{x:.1f}"'
-            f' y2="{_PLOT.bottom + 4:.0f}"/><text class="axis" x="{x:.1f}"'
+            f'<line {look("stub")} x1="{x:.1f}" y1="{_PLOT.bottom:.0f}" x2="{x:.1f}"'
+            f' y2="{_PLOT.bottom + 4:.0f}"/><text {look("axis")} x="{x:.1f}"'
             f' y="{_PLOT.bottom + 19:.0f}" text-anchor="middle">{write.count(rank)}</text>\n'
         )
     out.append(
-        f'<text class="axis" x="{(_PLOT.left + _PLOT.right) / 2:.0f}" y="{_HEIGHT - 6:.0f}"'
+        f'<text {look("axis")} x="{(_PLOT.left + _PLOT.right) / 2:.0f}" y="{_HEIGHT - 6:.0f}"'
         f' text-anchor="middle">{write.words["axis_rank"]}</text>\n'
-        f'<text class="axis" transform="translate(12 {(_PLOT.top + _PLOT.bottom) / 2:.0f})'
+        f'<text {look("axis")} transform="translate(12 {(_PLOT.top + _PLOT.bottom) / 2:.0f})'
         f' rotate(-90)" text-anchor="middle">{write.words["axis_value"]}</text>\n'
     )
     return "".join(out)
@@ -168,13 +169,13 @@ def _points(verdict: Verdict, scale: _Scale, write: Writer) -> str:
     taken += [_Box(x - 5, y - 5, x + 5, y + 5) for x, y, _ in accused]
     labels, boxes = _labels(accused, taken)
     rings = "".join(
-        f'<circle class="ring" cx="{x:.1f}" cy="{y:.1f}" r="5.75"/>' for x, y, _ in accused
+        f'<circle {look("ring")} cx="{x:.1f}" cy="{y:.1f}" r="5.75"/>' for x, y, _ in accused
     )
     return (
-        f'<rect class="zone" x="{_PLOT.left:.0f}" y="{_PLOT.top:.0f}"'
+        f'<rect {look("zone")} x="{_PLOT.left:.0f}" y="{_PLOT.top:.0f}"'
         f' width="{_PLOT.right - _PLOT.left:.0f}" height="{y - _PLOT.top:.1f}"/>'
-        f'<line class="threshold" x1="{_PLOT.left:.0f}" y1="{y:.1f}" x2="{_PLOT.right:.0f}"'
-        f' y2="{y:.1f}"/>\n<path class="{"crowd" if scale.number > 80 else "few"}" d="{marks}"/>\n'
+        f'<line {look("threshold")} x1="{_PLOT.left:.0f}" y1="{y:.1f}" x2="{_PLOT.right:.0f}"'
+        f' y2="{y:.1f}"/>\n<path {look("crowd" if scale.number > 80 else "few")} d="{marks}"/>\n'
         f"{rings}{labels}{_threshold_label(verdict, y, taken + boxes, write)}"
     )
 
@@ -204,11 +205,11 @@ def _labels(
         boxes.append(box)
         if shift:
             out.append(
-                f'<line class="leader" x1="{x + side * 4:.1f}" y1="{y:.1f}"'
+                f'<line {look("leader")} x1="{x + side * 4:.1f}" y1="{y:.1f}"'
                 f' x2="{x + side * 12:.1f}" y2="{y + shift:.1f}"/>'
             )
         out.append(
-            f'<text class="label" x="{x + side * 14:.1f}" y="{y + shift + 4.5:.1f}"'
+            f'<text {look("label")} x="{x + side * 14:.1f}" y="{y + shift + 4.5:.1f}"'
             f' text-anchor="{"start" if side > 0 else "end"}">{escape(text)}</text>\n'
         )
     return "".join(out), boxes
@@ -236,6 +237,6 @@ def _threshold_label(verdict: Verdict, y: float, taken: Sequence[_Box], write: W
         spots[0],
     )
     return (
-        f'<text class="limit" x="{end:.1f}" y="{base:.1f}"'
+        f'<text {look("limit")} x="{end:.1f}" y="{base:.1f}"'
         f' text-anchor="end">{raised_svg(text)}</text>\n'
     )

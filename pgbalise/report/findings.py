@@ -17,6 +17,7 @@ from pgbalise.report.markup import (
     table,
     text_of,
 )
+from pgbalise.report.style import look
 from pgbalise.report.terms import happened
 from pgbalise.tracing.decision import RecipientVerdict, Verdict
 
@@ -164,11 +165,12 @@ def _bar(entry: RecipientVerdict, threshold: float, full: float) -> str:
     width = 120.0
     length = width * min(max(entry.log10_e_value / full, 0.0), 1.0)
     tick = min(width * threshold / full, width - 1)
+    fill = look("fill accused" if entry.accused else "fill")
     return (
         '<svg class="spark" viewBox="0 0 120 12" width="120" height="12" aria-hidden="true">'
-        '<rect class="track" x="0" y="5" width="120" height="2"/>'
-        f'<rect class="fill" x="0" y="3" width="{length:.1f}" height="6"/>'
-        f'<rect class="tick" x="{tick:.1f}" y="0" width="1.5" height="12"/></svg>'
+        f'<rect {look("track")} x="0" y="5" width="120" height="2"/>'
+        f'<rect {fill} x="0" y="3" width="{length:.1f}" height="6"/>'
+        f'<rect {look("tick")} x="{tick:.1f}" y="0" width="1.5" height="12"/></svg>'
     )
 
 
@@ -262,7 +264,7 @@ def noise(report: TraceReport, write: Writer) -> str:
 def rounds(report: TraceReport, write: Writer) -> str:
     """Return who was named in which round of joint decoding."""
     words = write.words
-    columns = (Column(words["round"], "number"), Column(words["newly_named"]))
+    columns = (Column(words["round"], "short"), Column(words["newly_named"]))
     rows = (
         row(columns, (write.count(number), ", ".join(map(name_of, named)) or words["round_none"]))
         for number, named in enumerate(report.rounds, 1)

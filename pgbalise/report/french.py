@@ -234,7 +234,7 @@ FRENCH = {
     "mapping_caption": "Colonnes de {table}",
     "found_by": "Trouvée par",
     "confidence": "Certitude",
-    "written_as": "Écriture",
+    "written_as": "Notation",
     "by_name": "nom",
     "by_content": "contenu",
     "by_given": "indication de l’auditeur",
@@ -255,7 +255,6 @@ FRENCH = {
     "through": "Par",
     "why": "Pourquoi elle convient",
     "not_known": "inconnu",
-    "from_to": "du {start} au {end}",
     "digest_policy": "Politique",
     "digest_source": "Lignes enregistrées",
     "digest_recipients": "Destinataires comparés",
@@ -289,5 +288,4 @@ FRENCH = {
     "signed_at": "Signé le",
     "authority": "Heure confirmée par",
     "no_authority": "personne ; l’heure est celle que déclare le signataire",
-    "page": "Page",
 }

@@ -23,7 +23,7 @@ def html(report: TraceReport, language: Language = "en") -> str:
     sections = [
         ("meaning", findings.meaning(report, write)),
         ("ranking", findings.ranking(report.verdict, write)),
-        ("rounds", findings.rounds(report, write) if report.rounds else ""),
+        ("rounds", findings.rounds(report, write) if len(report.rounds) > 1 else ""),
         ("carriers", findings.carriers(report, write)),
         ("noise", findings.noise(report, write)),
         ("source", findings.source(report, write) if report.source else ""),

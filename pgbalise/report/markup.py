@@ -19,6 +19,8 @@ from pgbalise.report.words import WORDS, Language
 from pgbalise.tracing.decision import Verdict
 
 NAMES_IN_SENTENCE = 5
+_LONG = 24
+_WHOLE = 16
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Writer:
         mantissa = f"{value / 10.0**exponent:.2f}".rstrip("0").rstrip(".")
         mantissa = mantissa.replace(".", ",") if self.language == "fr" else mantissa
         power = "10^{−" + str(-exponent) + "}"
-        return power if mantissa == "1" else f"{mantissa} × {power}"
+        return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
 
     def odds(self, log: float) -> str:
         """Write 10^log, log >= 0, as the x of "1 in x", rounded down: no chance is understated."""
@@ -97,10 +99,14 @@ class Writer:
             return f"{day} {month} {at.year} à {at.hour} h {at.minute:02d} ({zone})"
         return f"{at.day} {month} {at.year}, {at.hour}:{at.minute:02d} ({zone})"
 
-    def minute(self, at: datetime) -> str:
-        """Write a date and time as ISO 8601 does, in its own time zone, for tables."""
-        zone = "UTC" if at.utcoffset() == timedelta() else at.strftime("%z").replace("-", "−")
-        return f"{at:%Y-%m-%d %H:%M} {zone}"
+    def time(self, start: datetime, end: datetime | None) -> str:
+        """Write a time or an interval to the minute, short, in the zone of its start."""
+        zone = "UTC" if start.utcoffset() == timedelta() else f"{start:%z}".replace("-", "−")
+        said = f"{start:%Y-%m-%d %H:%M}"
+        until = said if end is None else f"{end.astimezone(start.tzinfo):%Y-%m-%d %H:%M}"
+        if until != said:
+            said += "–" + (until[11:] if until[:10] == said[:10] else until)
+        return f"{said} {zone}"
 
     def names(self, names: Sequence[str]) -> str:
         """Write "A, B and C" in HTML; of a long list the first few and how many more there are."""
@@ -120,8 +126,12 @@ def _spaced(text: str, language: Language) -> str:
 
 
 def name_of(text: str) -> str:
-    """Return a name in HTML: harmless, and apart from the writing direction around it."""
-    return f'<bdi class="name">{escape(visible(text))}</bdi>'
+    """Return a name in HTML: harmless, and apart from the writing direction around it.
+
+    A long one may break anywhere.
+    """
+    kind = "name long" if len(text) > _LONG else "name"
+    return f'<bdi class="{kind}">{escape(visible(text))}</bdi>'
 
 
 def text_of(text: str) -> str:
@@ -162,11 +172,16 @@ class Column(NamedTuple):
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[str], kind: str = "") -> str:
-    """Return a table; a row is a ``<tr>`` made by `row`. Wide ones scroll on small screens."""
+    """Return a table; a row is a ``<tr>`` made by `row`. Wide ones scroll on small screens.
+
+    A table of few rows is never cut between two pages.
+    """
     head = "".join(f'<th scope="col"{_class(column.kind)}>{column.head}</th>' for column in columns)
+    lines = list(rows)
+    whole = " whole" if len(lines) <= _WHOLE else ""
     return (
-        f'<div class="scroll"><table{_class(kind)}><caption>{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody></table></div>\n"
+        f'<div class="scroll{whole}"><table{_class(kind)}><caption>{caption}</caption>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(lines)}</tbody></table></div>\n"
     )
 
 

@@ -132,17 +132,14 @@ def extracts(report: TraceReport, write: Writer) -> str:
     )
 
     def cells(extract: PossibleExtract) -> tuple[str, ...]:
-        start = write.minute(extract.started_at)
-        taken = start
-        if extract.ended_at is not None and write.minute(extract.ended_at) != start:
-            taken = words["from_to"].format(start=start, end=write.minute(extract.ended_at))
         through = [text_of(text) for text in (extract.application, extract.client) if text]
         relations = ", ".join(map(name_of, extract.relations))
         why = ", ".join(text_of(fitting(text, write.language)) for text in extract.why)
         return (
             write.count(extract.sequence),
             name_of(extract.recipient),
-            f"{text_of(extract.command)} {relations}<br/>{taken}",
+            f"{text_of(extract.command)} {relations}<br/>"
+            + write.time(extract.started_at, extract.ended_at),
             words["not_known"] if extract.rows is None else write.count(extract.rows),
             "<br/>".join(through) or "–",
             why or "–",
@@ -289,7 +286,7 @@ def signature(report: TraceReport, write: Writer) -> str:
         (words["authority"], words["no_authority"] if authority is None else text_of(authority)),
     )
     return (
-        f"<p>{words['signed']} {words['signed_check']}</p>\n"
+        f'<div class="signature"><p>{words["signed"]} {words["signed_check"]}</p>\n'
         "<p><code>pgbalise report verify FILE --public-key SIGNER.pub</code></p>\n"
-        f"<p>{words['signed_paper']}</p>\n{facts(entries, 'meta')}"
+        f"<p>{words['signed_paper']}</p>\n{facts(entries, 'meta')}</div>\n"
     )

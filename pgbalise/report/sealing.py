@@ -135,6 +135,11 @@ def unseal(document: bytes) -> tuple[bytes, Seal]:
     return report, made
 
 
+def is_sealed(document: bytes) -> bool:
+    """Tell whether a report has something that says it is a seal, good or not."""
+    return bool(_marks(document, report_format(document)))
+
+
 def report_format(document: bytes) -> Format:
     """Return the format of a report by its first bytes; raise `InvalidInput` for another."""
     for beginning, kind in _BEGINNINGS.items():

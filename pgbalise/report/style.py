@@ -1,5 +1,36 @@
 """How the report looks, on a screen and on A4."""
 
+from __future__ import annotations
+
+_LOOKS = {
+    "plot": 'font-family="sans-serif" font-size="13"',
+    "grid": 'stroke="#eef1f4"',
+    "zero": 'stroke="#d3d9df"',
+    "stub": 'stroke="#d3d9df"',
+    "axis": 'fill="#59636e" font-size="12.5"',
+    "zone": 'fill="#a3172a" fill-opacity=".035"',
+    "threshold": 'stroke="#a3172a" stroke-width="1.25" stroke-dasharray="5 4"',
+    "limit": 'fill="#a3172a"',
+    "crowd": 'fill="none" stroke="#5d7488" stroke-linecap="round" stroke-width="4"',
+    "few": 'fill="none" stroke="#5d7488" stroke-linecap="round" stroke-width="7"',
+    "ring": 'fill="#a3172a" stroke="#fff" stroke-width="1.5"',
+    "leader": 'stroke="#a3172a" stroke-width=".75"',
+    "label": 'fill="#a3172a" font-weight="600"',
+    "track": 'fill="#d3d9df"',
+    "fill": 'fill="#5d7488"',
+    "fill accused": 'fill="#a3172a"',
+    "tick": 'fill="#1c2024"',
+}
+
+
+def look(kind: str) -> str:
+    """Return the class of an SVG element, and how it looks where the page's style does not reach.
+
+    Paper is such a place: what sets the PDF applies no style sheet inside a drawing.
+    """
+    return f'class="{kind}" {_LOOKS[kind]}'
+
+
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --soft: #59636e; --rule: #d3d9df;
   --faint: #eef1f4; --dot: #5d7488; --named: #a3172a; --calm: #3f5568;
@@ -18,7 +49,9 @@ h1 { margin: 0 0 .7rem; font: 600 1.05rem/1.3 var(--sans); letter-spacing: .02em
 h2 { margin: 3rem 0 .7rem; font: 600 1.4rem/1.25 var(--serif); }
 p { margin: 0 0 .9rem; }
 sup, sub { font-size: .72em; line-height: 0; }
-.name, code { font-family: var(--mono); font-size: .88em; overflow-wrap: anywhere; }
+.name, code { font-family: var(--mono); font-size: .88em; overflow-wrap: break-word; }
+.long, code { overflow-wrap: anywhere; }
+.of { color: var(--soft); }
 dl { margin: 0; }
 dd { margin: 0; }
 .meta { font: .875rem/1.5 var(--sans); }
@@ -72,6 +105,12 @@ td.bar { vertical-align: top; padding-top: .55rem; }
 tbody tr.accused > * { color: var(--named); font-weight: 600; }
 tr.total > * { font-weight: 600; border-top: 1px solid var(--rule); }
 tr.idle > * { color: var(--soft); }
+table .name { white-space: nowrap; }
+table .long { white-space: normal; overflow-wrap: anywhere; }
+table.wide th, table.wide td, table.extracts td, table.extracts th { padding-right: .6rem;
+  font-size: .8125rem; }
+table.extracts td { vertical-align: top; }
+table.rounds th:first-child { width: 6em; }
 table.ranking th .name { display: inline-block; min-width: 11em; }
 .spark { display: block; }
 .spark .track { fill: var(--rule); }
@@ -85,10 +124,9 @@ table.ranking th .name { display: inline-block; min-width: 11em; }
 abbr { text-decoration: none; }
 .formula { margin: 1.2rem 0; font-size: 1.15rem; text-align: center; }
 .product { font-size: 1.25em; }
-.fraction { display: inline-flex; flex-direction: column; vertical-align: middle;
-  text-align: center; line-height: 1.5; }
+.fraction { display: inline-block; vertical-align: middle; text-align: center; line-height: 1.5; }
+.fraction > span { display: block; padding: 0 .3em; }
 .fraction > span:first-child { border-bottom: 1px solid currentColor; }
-.fraction > span { padding: 0 .3em; }
 .fraction .slash { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); }
 .statement { padding: 0 1.6rem; }
@@ -99,16 +137,19 @@ footer p { padding-top: .9rem; border-top: 1px solid var(--rule);
   font: .8125rem/1.5 var(--sans); color: var(--soft); }
 @media (max-width: 36rem) { .sentence { font-size: 1.4rem; } .meta dt { flex-basis: 7.5rem; }
   main, footer { padding: 0 1rem; } header { padding-top: 1.5rem; } }
-@page { size: A4; margin: 18mm 17mm; }
+@page { size: A4; margin: 18mm 17mm; @bottom-right { content: counter(page) " / " counter(pages);
+  font: 8pt "Liberation Sans", Arial, sans-serif; color: #59636e; } }
 @media print {
   html { font-size: 9.75pt; }
   main, footer { max-width: none; padding: 0; }
   header { padding-top: 0; }
   h2 { margin-top: 1.5rem; break-after: avoid; }
-  figure, tr, .verdict, .statement, .formula, .limits li, .files li { break-inside: avoid; }
+  p { orphans: 3; widows: 3; }
+  figure, tr, .whole, .signature, .verdict, .statement, .formula, .limits li, .files li { break-inside: avoid; }
   caption { break-after: avoid; }
   thead { display: table-header-group; }
   .scroll { overflow: visible; }
+  footer { break-before: avoid; margin-top: 1.2rem; padding-bottom: 0; }
   svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

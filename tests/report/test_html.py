@@ -339,7 +339,7 @@ def test_any_alpha_can_be_written(alpha: float) -> None:
 
 def test_alpha_is_written_as_people_say_it() -> None:
     assert "1 in\u00a020." in html(report(innocents(20, at3=60.0), alpha=0.05))
-    assert "5 × 10<sup>−8</sup>" in html(report(innocents(20), alpha=5e-8))
+    assert "5\u00a0×\u00a010<sup>−8</sup>" in html(report(innocents(20), alpha=5e-8))
 
 
 def test_report_without_details_still_reads() -> None:
