@@ -362,14 +362,21 @@ def _written(form: Format) -> Iterator[str]:
     """How a leaked column writes its values, where not as PostgreSQL does."""
     if form.decimal == ",":
         yield "decimal comma"
-    if form.calendar == "mdy":
-        yield "month/day/year"
-    elif form.calendar != "dmy":
-        yield form.calendar
+    if form.calendar in _CALENDARS:
+        yield _CALENDARS[form.calendar]
     if form.unit:
         yield form.unit
     if form.converted:
-        yield f"× {form.factor:g}" + (f" {form.offset:+g}" if form.offset else "")
+        yield f"x {form.factor:g}" + (f" {form.offset:+g}" if form.offset else "")
+
+
+_CALENDARS = {
+    "mdy": "month/day/year",
+    "excel": "spreadsheet serial days",
+    "unix s": "unix seconds",
+    "unix ms": "unix milliseconds",
+    "unix us": "unix microseconds",
+}
 
 
 def _changes(result: Trace) -> Iterator[SourceChange]:

@@ -39,6 +39,7 @@ _FORMATS = _terms(
     (r"spreadsheet serial (?:days|dates)", "numéros de jour de tableur"),
     (r"unix seconds", "secondes unix"),
     (r"unix milliseconds", "millisecondes unix"),
+    (r"unix microseconds", "microsecondes unix"),
     (r"x (.+)", "× {0}"),
 )
 """The words in which a column's way of writing values is told."""
