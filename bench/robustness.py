@@ -37,7 +37,7 @@ ROWS = {
     "300 rows": 300,
     "100 rows": 100,
 }
-FORMS = ("as it was", "without key", "without key, renamed, shuffled")
+FORMS = ("with key", "without key", "without key, renamed, shuffled")
 NAMED_BAR = {"99 % of the rows deleted": 0.95, "300 rows": 0.95}
 RECALL_BAR = {2: 0.95, 5: 0.9, 10: 0.6}
 
@@ -45,7 +45,7 @@ MANY = 10_000
 """Recipients of the trials on clinical data."""
 STRICT = 1e-9
 """Their false-accusation probability."""
-CLINICAL_ROWS = {"as it was": 240, "without key": 400}
+CLINICAL_ROWS = {"with key": 240, "without key": 400}
 CLINICAL_GRID = (160, 180, 200, 220, 240, 280, 320, 360, 400)
 EDITED_SHARE = 0.15
 
@@ -138,14 +138,14 @@ def _lone_leakers(each: Each, trials: Trials) -> list[dict[str, Any]]:
     entries = []
     lines = []
     for form in FORMS:
-        count = trials.lone if form == "as it was" else trials.keyless
+        count = trials.lone if form == "with key" else trials.keyless
         tasks = [(number, rows, form) for rows in ROWS.values() for number in range(count)]
         results: list[tuple[bool, bool, bool]] = each(_lone, tasks)
         for at, (label, rows) in enumerate(ROWS.items()):
             mine = results[at * count : (at + 1) * count]
             first, accused, false = (sum(column) / count for column in zip(*mine, strict=True))
             both = sum(one[0] and one[1] for one in mine) / count
-            peers = PEERS[label] if form == "as it was" else PEERS_WITHOUT_KEY
+            peers = PEERS[label] if form == "with key" else PEERS_WITHOUT_KEY
             lines.append(
                 (label, form, f"{first:.2f}", f"{accused:.2f}", f"{100 * false:.1f} %", *peers)
             )
@@ -179,7 +179,7 @@ def _lone(number: int, rows: int, form: str) -> tuple[bool, bool, bool]:
 
 
 def _formed(leak: pa.Table, form: str, rng: np.random.Generator) -> pa.Table:
-    if form == "as it was":
+    if form == "with key":
         return leak
     bare = leak.drop_columns([KEY])
     return bare if form == "without key" else disguised(bare, rng)
@@ -190,7 +190,7 @@ def _formed(leak: pa.Table, form: str, rng: np.random.Generator) -> pa.Table:
 
 def _coalitions(each: Each, trials: Trials) -> list[dict[str, Any]]:
     entries, lines = [], []
-    cases = [(size, merge, "as it was") for size, merge in product(RECALL_BAR, MERGES)]
+    cases = [(size, merge, "with key") for size, merge in product(RECALL_BAR, MERGES)]
     cases += [(size, "rows mixed", "without key") for size in RECALL_BAR]
     tasks = [(number, *case) for case in cases for number in range(trials.coalition)]
     results: list[tuple[int, int]] = each(_coalition, tasks)
@@ -206,7 +206,7 @@ def _coalitions(each: Each, trials: Trials) -> list[dict[str, Any]]:
                 form,
                 f"{recall:.2f}",
                 f"{100 * false:.1f} %",
-                PEERS_COLLUSION[size] if form == "as it was" else "fails",
+                PEERS_COLLUSION[size] if form == "with key" else "fails",
             )
         )
         entries.append(
@@ -288,7 +288,7 @@ def _any_attack(number: int) -> tuple[int, int, float]:
 
 def _strangers(each: Each, trials: Trials) -> list[dict[str, Any]]:
     entries = []
-    for form, count in (("as it was", trials.null), ("without key", trials.null_keyless)):
+    for form, count in (("with key", trials.null), ("without key", trials.null_keyless)):
         for kind in ("not ours", "ours, unmarked", "another hospital's"):
             tasks = ((number, kind, form) for number in range(count))
             results: list[tuple[int, bool]] = each(_stranger, tasks)
@@ -329,7 +329,7 @@ def _stranger(number: int, kind: str, form: str) -> tuple[int, bool]:
     else:
         other = Source.of(theirs, policy(), drawn_key(rng), source.recipients)
         leak = other.leaked_by([str(rng.choice(other.recipients))], rows, "", rng)
-    keyed = form == "as it was"
+    keyed = form == "with key"
     found = source.judge(_formed(leak, form, rng), ALPHA, rows=rows if keyed else None)
     return len(found.accused), bool(found.log10_e_values)
 
@@ -359,7 +359,7 @@ IDENTIFYING = ("ipp", "family_name", "given_name")
 def _clinical_leaks(each: Each, trials: Trials) -> list[dict[str, Any]]:
     entries = []
     for form, bar in CLINICAL_ROWS.items():
-        keyed = form == "as it was"
+        keyed = form == "with key"
         count = trials.clinical if keyed else trials.clinical_keyless
         results = np.array(each(_clinical, ((number, form) for number in range(count))))
         shares = dict(zip(CLINICAL_GRID, np.mean(results, axis=0).tolist(), strict=True))
@@ -397,7 +397,7 @@ def _clinical(number: int, form: str) -> list[bool]:
     thief = str(rng.choice(source.recipients))
     order = rng.permutation(source.table.num_rows)[: CLINICAL_GRID[-1]]
     leak = source.leaked_by([thief], order, "", rng)
-    keyed = form == "as it was"
+    keyed = form == "with key"
     if not keyed:
         leak = leak.drop_columns(["patient_id"])
     return [
