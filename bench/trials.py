@@ -103,16 +103,19 @@ class Source:
     ) -> pa.Table:
         """What thieves make of their copies of some rows, as text, every column still there."""
         index = pa.array(rows)
-        part = self.table.take(index)
+        relation = self.policy.relations[0]
+        part = self.table.select(relation.needed).take(index)
+        carriers = [carrier.column for carrier in relation.carriers]
         copies = [mark(part, self.policy, thief, self.key) for thief in thieves]
         if len(copies) == 1:
-            return as_text(copies[0])
-        carriers = [c.column for c in self.policy.relations[0].carriers]
-        values = np.array([[copy.column(name).to_numpy() for name in carriers] for copy in copies])
+            merged = [copies[0].column(name) for name in carriers]
+        else:
+            values = [[copy.column(name).to_numpy() for name in carriers] for copy in copies]
+            merged = list(map(pa.array, MERGES[merge](np.array(values), rng)))
         out = self.text.take(index)
-        for name, column in zip(carriers, MERGES[merge](values, rng), strict=True):
+        for name, column in zip(carriers, merged, strict=True):
             at = out.column_names.index(name)
-            out = out.set_column(at, name, pa.array(column).cast(pa.string()))
+            out = out.set_column(at, name, pc.cast(column, pa.string()))
         return out
 
     def judge(self, leak: pa.Table, alpha: float, *, rows: NDArray[np.int64] | None) -> Judgement:
