@@ -35,7 +35,7 @@ MEASURES = (
     "ledger",
 )
 SOURCED = ("rewriting",)
-QUICK = ("robustness",)
+QUICK = ("linkage_scale", "robustness")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 
