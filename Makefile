@@ -37,7 +37,7 @@ PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-s
 ARGS ?=
 MATRIX ?= 13,14,15,16,17,18
 
-.PHONY: help setup system-packages test test-slow test-matrix installcheck lint demo bench clean
+.PHONY: help setup system-packages test test-slow test-matrix installcheck lint demo bench bench-robustness clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' '$(PROJECT)/Makefile'
@@ -110,6 +110,9 @@ demo: setup ## a leak found and traced, from an empty server to the verdict
 
 bench: setup ## measure what marking costs and what tracing needs
 	@cd '$(PROJECT)' && '$(PY)' -m bench $(ARGS)
+
+bench-robustness: setup ## whom a trace names of damaged, keyless and merged leaks (about half an hour)
+	@cd '$(PROJECT)' && '$(PY)' -m bench robustness linkage_scale $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@if [ -e '$(STAMP)' ] || [ '$(VENV)' = '$(PROJECT)/.venv' ]; then rm -rf -- '$(VENV)'; fi

@@ -1,15 +1,16 @@
 """Run the measures and write down what they found.
 
-``python -m bench [NAME...] [--source DIR]`` runs all of them, or those named, prints a table as it
-goes and writes ``bench/results.json``. A measure of somebody else's files needs ``--source``, and
-is left out of a run of all without it. After a run of some measures the file keeps what it had of
-the others. The exit status is 1 when a bar does not hold and 2 for a name that is none or lacks
+``python -m bench [NAME...] [--source DIR] [--quick]`` runs all of them, or those named, prints a
+table as it goes and writes ``bench/results.json``. A measure of somebody else's files needs
+``--source``, and is left out of a run of all without it. After a run of some measures the file
+keeps what it had of the others. ``--quick`` asks those measures that know how for fewer trials, and
+writes nothing. The exit status is 1 when a bar does not hold and 2 for a name that is none or lacks
 its source.
 
 A measure is a module of this package with a function ``measure()``, or ``measure(source)``, that
 returns a list of entries ``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and
-``holds`` are null where there is no bar. To add one, name it in MEASURES, and in SOURCED when it
-takes a source.
+``holds`` are null where there is no bar. To add one, name it in MEASURES, in SOURCED when it
+takes a source and in QUICK when it takes ``quick``.
 """
 
 from __future__ import annotations
@@ -22,8 +23,19 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-MEASURES = ("tracing", "trace_scale", "throughput", "policy_scale", "proxy", "rewriting", "ledger")
+MEASURES = (
+    "tracing",
+    "trace_scale",
+    "linkage_scale",
+    "robustness",
+    "throughput",
+    "policy_scale",
+    "proxy",
+    "rewriting",
+    "ledger",
+)
 SOURCED = ("rewriting",)
+QUICK = ("linkage_scale", "robustness")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 
@@ -33,6 +45,7 @@ def main(arguments: list[str]) -> int:
     parser = ArgumentParser(prog="bench")
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--source", type=Path, metavar="DIR")
+    parser.add_argument("--quick", action="store_true")
     given = parser.parse_args(arguments)
     names, source = given.names, given.source
     unknown = [name for name in names if name not in MEASURES]
@@ -50,17 +63,20 @@ def main(arguments: list[str]) -> int:
         print(f"\n{name}", flush=True)
         begin = perf_counter()
         options = (source,) if name in SOURCED else ()
-        for entry in import_module(f"bench.{name}").measure(*options):
+        flags = {"quick": True} if given.quick and name in QUICK else {}
+        for entry in import_module(f"bench.{name}").measure(*options, **flags):
             if tuple(entry) != FIELDS:
                 raise RuntimeError(f"bench.{name}: an entry has the fields {', '.join(entry)}")
             print(_row(entry), flush=True)
             entries.append(entry)
         print(f"  ({perf_counter() - begin:.0f} s)", flush=True)
         # after each measure, so that an interruption loses only the one under way
-        _write(kept, entries)
+        if not given.quick:
+            _write(kept, entries)
     failed = [entry for entry in entries if entry["holds"] is False]
     bars = sum(entry["bar"] is not None for entry in entries)
-    print(f"\n{len(entries)} figures, {bars - len(failed)} of {bars} bars hold: {RESULTS}")
+    where = "nothing written" if given.quick else RESULTS
+    print(f"\n{len(entries)} figures, {bars - len(failed)} of {bars} bars hold: {where}")
     return 1 if failed else 0
 
 
