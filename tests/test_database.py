@@ -33,7 +33,7 @@ from pgbalise.marking.codes import bias, codeword, dither, stored_word
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
 from pgbalise.session import PsycopgSession, connect
-from pgbalise.trace import silent, trace
+from pgbalise.trace import trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -354,5 +354,5 @@ def test_a_leak_is_traced_by_todays_key_when_a_former_one_is_gone(
     )
     dpi.execute("ALTER TABLE dpi.visit DROP COLUMN old CASCADE")
     with dpi.transaction():
-        [marking], _ = markings(session, leak, "dpi.visit", [KEY], silent)
+        [marking], _ = markings(session, [KEY], "dpi.visit")
         assert trace(leak, [marking], alpha=1e-6).verdict.accused == ["alice"]

@@ -19,7 +19,7 @@ from pgbalise.database import apply_policy, enrol
 from pgbalise.errors import InvalidPolicy
 from pgbalise.fit import fit
 from pgbalise.install import install
-from pgbalise.investigate import investigate
+from pgbalise.investigate import Question, investigate
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import RecipientClass, load_policy, parse_policy, split_name
 from pgbalise.session import PsycopgSession
@@ -510,7 +510,10 @@ def test_a_copy_of_an_odd_relation_is_traced(world: World, tmp_path: Path) -> No
     with leak.open("w", newline="") as file:
         csv.writer(file).writerows([['a "key".%', "t", "the, weight"], *rows])
     report = investigate(
-        [leak], relation, [KEY], world.dsn, alpha=1e-6, created_at=datetime(2024, 1, 1, tzinfo=UTC)
+        Question((leak,), 1e-6, relation),
+        [KEY],
+        world.dsn,
+        created_at=datetime(2024, 1, 1, tzinfo=UTC),
     )
     assert list(report.verdict.accused) == ["rel_anna"]
     assert report.verdict.rows_aligned == len(rows)

@@ -20,7 +20,7 @@ from pgbalise.demo.cohort import load_cohort
 from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.extract import write_extract
 from pgbalise.install import install
-from pgbalise.investigate import investigate
+from pgbalise.investigate import Question, investigate
 from pgbalise.keyfile import generate_key
 from pgbalise.leak import read_leak
 from pgbalise.marking.policy import RecipientClass, load_document
@@ -147,7 +147,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
 
         task = step("7 whose copy is it?")
         report = investigate(
-            [leak], "dpi.lab_result", [key], owner, alpha=1e-6, created_at=datetime.now(UTC)
+            Question((leak,), ALPHA), [key], owner, created_at=datetime.now(UTC)
         )
         progress.advance(task)
 
@@ -157,7 +157,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
         pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
         innocent = investigate(
-            [raw], "dpi.lab_result", [key], owner, alpha=1e-6, created_at=datetime.now(UTC)
+            Question((raw,), ALPHA), [key], owner, created_at=datetime.now(UTC)
         )
         progress.advance(task)
 

@@ -16,7 +16,7 @@ from pgbalise.demo.servers import installation
 from pgbalise.doctor import examine
 from pgbalise.errors import EnvironmentProblem
 from pgbalise.extract import write_extract
-from pgbalise.investigate import investigate
+from pgbalise.investigate import Question, investigate
 from pgbalise.marking.policy import Policy, RecipientClass, Relation
 from pgbalise.session import connect
 
@@ -135,11 +135,9 @@ def test_the_leaker_is_named(server: Any, tmp_path: Path) -> None:
         query = "SELECT * FROM marked.lab_result WHERE result_id <= 3000 ORDER BY result_id"
         write_extract(session, query, leak)
     found = investigate(
-        [leak],
-        "dpi.lab_result",
+        Question((leak,), 1e-6, "dpi.lab_result"),
         [server.key],
         server.dsn(),
-        alpha=1e-6,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     assert found.verdict.accused == ["vendor_brest"]

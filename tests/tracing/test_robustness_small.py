@@ -30,8 +30,8 @@ def test_a_copy_differs_in_at_most_one_cell_in_a_hundred() -> None:
     "form",
     [
         "with key",
-        pytest.param("without key", marks=pytest.mark.xfail(reason="a trace needs the key")),
-        pytest.param("disguised", marks=pytest.mark.xfail(reason="a trace needs the key")),
+        "without key",
+        "disguised",
     ],
 )
 def test_who_leaks_300_rows_is_first_and_the_only_one_accused(form: str) -> None:
