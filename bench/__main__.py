@@ -22,8 +22,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-MEASURES = ("tracing", "trace_scale", "throughput", "policy_scale", "proxy", "rewriting", "ledger")
-SOURCED = ("rewriting",)
+MEASURES = (
+    "tracing",
+    "trace_scale",
+    "linkage",
+    "linkage_scale",
+    "throughput",
+    "policy_scale",
+    "proxy",
+    "rewriting",
+    "ledger",
+)
+SOURCED = ("linkage", "rewriting")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 
