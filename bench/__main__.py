@@ -26,7 +26,9 @@ from typing import Any
 MEASURES = (
     "tracing",
     "trace_scale",
+    "linkage",
     "linkage_scale",
+    "keyless",
     "robustness",
     "throughput",
     "policy_scale",
@@ -34,8 +36,8 @@ MEASURES = (
     "rewriting",
     "ledger",
 )
-SOURCED = ("rewriting",)
-QUICK = ("linkage_scale", "robustness")
+SOURCED = ("linkage", "rewriting")
+QUICK = ("keyless", "robustness")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 

@@ -1,191 +1,104 @@
-"""Tracing without the key: 1,000,000 leaked rows, 1,000,000 stored ones, 10,000 recipients.
+"""A million leaked rows found again without a key among a million stored ones.
 
-``python -m bench linkage_scale`` measures it. The leak is written in one process and traced in
-another, so that the peak memory reported is that of tracing alone.
+``python -m bench linkage_scale`` draws a clinical relation of nine columns without a key, leaks all
+of it with a tenth of the cells altered in every fifth row, and links it in batches.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from time import perf_counter
+import resource
+from time import process_time
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 
-from bench.trials import drawn_key, named
-from pgbalise.errors import InvalidLeak
-from pgbalise.frames import mark
-from pgbalise.leak import copied_rows, read_leak
-from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import parse_policy
-from pgbalise.trace import Marking, trace
+from bench.linkage import SURE, damage
+from pgbalise.tracing.linkage import Cells, Field, Linker
 
 ROWS = 1_000_000
-RECIPIENTS = 10_000
-LEAKER = named(RECIPIENTS)[4_242]
-ALPHA = 1e-9
-BAR_SECONDS = 120.0
-BAR_MEBIBYTES = 4096.0
-KEY = "stay_id"
-COLUMNS = (
-    KEY,
-    "ward",
-    "sex",
-    "born",
-    "diagnosis",
-    "admitted_at",
-    "weight",
-    "pressure",
-    "creatinine",
-)
-DOCUMENT: dict[str, Any] = {
-    "relation": {
-        "hospital.stay": {
-            "key": {KEY: "bigint"},
-            "carrier": {
-                "admitted_at": {"type": "timestamptz", "quantum": "1 second", "neutral": True},
-                "weight": {"type": "numeric(5,1)", "quantum": "0.1", "bounds": ["30", "200"]},
-                "pressure": {"type": "integer", "quantum": 1, "bounds": [60, 250]},
-                "creatinine": {"type": "integer", "quantum": 1, "bounds": [20, 900]},
-            },
-        }
-    }
-}
+BATCH = 65_536
+SAMPLE = 20_000
+BAR_SECONDS = 50.0
+BAR_MEBIBYTES = 1536.0
 
 
-def measure(*, quick: bool = False, seed: int = 7) -> list[dict[str, Any]]:
+def measure(*, rows: int = ROWS, seed: int = 7) -> list[dict[str, Any]]:
     """Return one entry per figure: name, value, unit, bar, holds, how."""
-    rows, recipients = ROWS // 10 if quick else ROWS, RECIPIENTS
-    with tempfile.TemporaryDirectory(prefix="pgb-linkage-") as folder:
-        _say(f"writing a leak of {rows:,} rows")
-        _apart("write", folder, rows, seed)
-        run = _apart("trace", folder, recipients)
-    seconds = run["read"] + run["trace"]
-    named_alone = run["accused"] == [LEAKER]
-    what = f"{rows:,} rows without key against {rows:,} and {recipients:,} recipients"
-    how = "CSV read and traced in a fresh process, stored rows in memory, rows in another order"
-    right = f"the leaker alone accused: {'yes' if named_alone else 'no'}"
+    entries = []
+    for title, share, rate in (("a fifth of the rows", 0.2, 0.1), ("all rows", 1.0, 0.1)):
+        rng = np.random.default_rng(seed)
+        fields = clinical(rows, rng)
+        truth = rng.permutation(rows)
+        leak = damage(fields, truth, rate, "anything", rng)
+        whole = rng.random(rows) >= share
+        for field, cells in zip(fields, leak, strict=True):
+            cells.values[whole] = field.values[truth[whole]]
+        before = _peak()
+        begin = process_time()
+        linker = Linker.fit(fields, _part(leak, slice(0, SAMPLE)))
+        parts = [
+            linker.link(_part(leak, slice(at, at + BATCH))) for at in range(0, rows, BATCH)
+        ]
+        seconds = process_time() - begin
+        grown = _peak() - before
+        stored = np.concatenate([part.stored for part in parts])
+        sure = np.concatenate([part.probability for part in parts]) >= SURE
+        right = stored == truth
+        what = f"{rows:,} rows without a key, 10% of cells altered in {title}"
+        how = f"9 columns, fit on {SAMPLE:,} rows, batches of {BATCH:,}; one seeded leak"
+        for name, value, unit, bar in (
+            ("fit and link", seconds, "s", BAR_SECONDS),
+            ("memory beyond the rows themselves", grown, "MiB", BAR_MEBIBYTES),
+            ("likeliest row right", 100 * float(right.mean()), "%", None),
+            ("at 0.9 right", 100 * float((sure & right).mean()), "%", None),
+            ("at 0.9 wrong", 100 * float((sure & ~right).mean()), "%", None),
+        ):
+            entries.append(
+                {
+                    "name": f"{what}: {name}",
+                    "value": round(value, 2),
+                    "unit": unit,
+                    "bar": bar,
+                    "holds": None if bar is None else value <= bar,
+                    "how": how,
+                }
+            )
+    return entries
+
+
+def clinical(rows: int, rng: np.random.Generator) -> list[Field]:
+    """Draw results of tests: several per patient and visit, no key."""
+    patient = np.sort(rng.integers(rows // 12 + 1, size=rows))
+    people = int(patient[-1]) + 1
+    visit = patient * 4 + rng.integers(4, size=rows)
+    _, visit = np.unique(visit, return_inverse=True)
+    visits = int(visit.max()) + 1
+    test = np.minimum(rng.geometric(0.03, rows) - 1, 199)
+    centre = rng.lognormal(3, 1, 200)[test]
+    born = rng.integers(-14_000, 18_000, people)
+    columns: list[tuple[str, Any, float | None]] = [
+        ("birth_date", born[patient], 1.0),
+        ("sex", rng.integers(2, size=people)[patient], None),
+        ("test", test, None),
+        ("value", np.round(centre * rng.lognormal(0, 0.3, rows), 1), 0.1),
+        ("taken_on", rng.integers(16_000, 19_000, visits)[visit], 0.0),
+        ("ward", rng.integers(40, size=visits)[visit], None),
+        ("weight", np.round(rng.normal(75, 15, people)[patient], 1), 0.1),
+        ("device", rng.integers(300, size=rows), None),
+        ("outcome", (rng.random(rows) < 0.1).astype(np.int64), None),
+    ]
+    there = np.ones(rows, np.bool_)
     return [
-        {
-            "name": f"tracing a leak of {what}",
-            "value": round(seconds, 1),
-            "unit": "s",
-            "bar": BAR_SECONDS,
-            "holds": named_alone and seconds <= BAR_SECONDS,
-            "how": f"{how}; {run['aligned']:,} rows linked, {right}",
-        },
-        {
-            "name": "peak memory of tracing a leak without key",
-            "value": round(run["mebibytes"], 1),
-            "unit": "MiB",
-            "bar": BAR_MEBIBYTES,
-            "holds": named_alone and run["mebibytes"] <= BAR_MEBIBYTES,
-            "how": f"peak resident set (VmHWM) of that process, stored rows included; {right}",
-        },
+        Field(name, np.asarray(values, np.int64), there, "code")
+        if tolerance is None
+        else Field(name, np.asarray(values, np.float64), there, "number", tolerance)
+        for name, values, tolerance in columns
     ]
 
 
-def _say(text: str) -> None:
-    print(f"linkage_scale: {text}", file=sys.stderr, flush=True)
+def _part(cells: list[Cells], part: slice) -> list[Cells]:
+    return [Cells(one.values[part], one.valid[part]) for one in cells]
 
 
-def _apart(*arguments: object) -> dict[str, Any]:
-    """Run a step of this module in a process of its own and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.linkage_scale", *map(str, arguments)],
-        cwd=Path(__file__).resolve().parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
-
-
-def _key() -> MasterKey:
-    return drawn_key(np.random.default_rng(4_242))
-
-
-def _write(folder: Path, rows: int, seed: int) -> dict[str, Any]:
-    """Write what the relation holds as COPY prints it, and the leaker's extract as CSV."""
-    rng = np.random.default_rng(seed)
-    seconds = rng.integers(1_500_000_000, 1_700_000_000, rows) * 1_000_000
-    tenths = np.clip(np.rint(rng.normal(740, 150, rows)), 310, 1_990)
-    stored = pa.table(
-        {
-            KEY: pa.array(np.arange(1, rows + 1)),
-            "ward": pa.array(np.minimum(rng.geometric(0.02, rows), 200)),
-            "sex": pa.array(np.where(rng.random(rows) < 0.5, "F", "M")),
-            "born": pa.array(rng.integers(1925, 2015, rows)),
-            "diagnosis": pa.array(_codes(np.minimum(rng.geometric(0.005, rows), 2_000))),
-            "admitted_at": pa.array(seconds).cast(pa.timestamp("us", "UTC")),
-            "weight": pa.array(tenths / 10.0).cast(pa.decimal128(5, 1)),
-            "pressure": pa.array(np.clip(np.rint(rng.normal(128, 18, rows)), 65, 240), pa.int32()),
-            "creatinine": pa.array(
-                np.clip(np.rint(rng.lognormal(4.4, 0.4, rows)), 25, 890), pa.int32()
-            ),
-        }
-    )
-    policy = parse_policy(DOCUMENT)
-    copy = mark(stored, policy, LEAKER, _key())
-    leak = copy.take(pa.array(rng.permutation(rows))).drop_columns([KEY])
-    for table, name, header in ((stored, "stored.csv", False), (leak, "leak.csv", True)):
-        # as PostgreSQL prints it: 2021-02-03 04:05:06+00
-        shown = pc.strftime(
-            table["admitted_at"].cast(pa.timestamp("s", "UTC")), "%Y-%m-%d %H:%M:%S+00"
-        )
-        at = table.column_names.index("admitted_at")
-        options = pyarrow.csv.WriteOptions(include_header=header, quoting_style="none")
-        pyarrow.csv.write_csv(table.set_column(at, "admitted_at", shown), folder / name, options)
-    return {}
-
-
-def _codes(numbers: np.ndarray[Any, Any]) -> pa.Array:
-    return pc.binary_join_element_wise("D", pa.array(numbers).cast(pa.string()), "")
-
-
-def _trace(folder: Path, recipients: int) -> dict[str, Any]:
-    """Trace the leak in this process; return the seconds, the verdict and the peak memory."""
-    policy = parse_policy(DOCUMENT)
-    stored = copied_rows((folder / "stored.csv").read_bytes(), list(COLUMNS))
-    begin = perf_counter()
-    leak = read_leak(folder / "leak.csv")
-    middle = perf_counter()
-    marking = Marking(policy, policy.relations[0], _key(), stored, named(recipients))
-    try:
-        verdict = trace(leak.rows, [marking], alpha=ALPHA, progress=_say).verdict
-        accused, aligned = verdict.accused, verdict.rows_aligned
-    except InvalidLeak as problem:
-        _say(str(problem))
-        accused, aligned = [], 0
-    return {
-        "read": middle - begin,
-        "trace": perf_counter() - middle,
-        "mebibytes": _peak_mebibytes(),
-        "aligned": aligned,
-        "accused": accused,
-    }
-
-
-def _peak_mebibytes() -> float:
-    """Return this process's own peak resident set.
-
-    getrusage() would do, but for a child it starts at the peak of the process that started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 1024
-
-
-if __name__ == "__main__":
-    step, place, *numbers = sys.argv[1:]
-    steps: dict[str, Callable[..., dict[str, Any]]] = {"write": _write, "trace": _trace}
-    print(json.dumps(steps[step](Path(place), *map(int, numbers))))
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

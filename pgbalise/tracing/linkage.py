@@ -154,8 +154,8 @@ class _Search:
         self._tables = tables
         self._absent = absent
         count = len(sheet)
-        best = [table.max(axis=1) for table in tables.plain]
-        loss = [top - table[:, -1] for top, table in zip(best, tables.plain, strict=True)]
+        best = [table.max(axis=1) for table in tables.weights]
+        loss = [top - table[:, -1] for top, table in zip(best, tables.weights, strict=True)]
         self._full = np.sum(best, axis=0) if best else np.zeros(0)
         self._loss = np.stack(loss, axis=1) if loss else np.zeros((0, 0))
         fields = len(loss)
@@ -219,15 +219,18 @@ class _Search:
 
     def scan(self, rows: Ints) -> None:
         """Compare rows with every stored row."""
-        stored = np.arange(self._model.size)
-        for row in rows:
-            self.keep([self.weigh(np.full(len(stored), row), stored)])
+        found = []
+        for row in rows.tolist():
+            stored = self._model.likely(self._sheet, self._tables, row, _DROP + 1)
+            found.append(self.weigh(np.full(len(stored), row), stored))
+        self.keep(found)
         self.missed[rows] = 0.0
 
     def _odds(self) -> tuple[Floats, Floats]:
         scale = np.log((1 - self._absent) / max(self._model.size, 1))
         odds = np.exp(self._weight.astype(np.float64) + scale)
         rest = self._absent + (1 - self._absent) * self.missed
+        rest = rest * np.exp(self._tables.unrelated)
         return odds, np.bincount(self._row, odds, len(rest)) + rest
 
     def _certainty(self) -> Floats:

@@ -160,6 +160,16 @@ class Comparison:
             level = level + (distance > width)
         return level
 
+    def spread(self, value: int | float, weights: Weights) -> Weights:
+        """Return the weight of every stored row for one leaked cell, given its levels' weights."""
+        if self.is_code:
+            return np.where(self.stored == value, weights[0], weights[1])
+        distance = np.abs(self.stored - value)
+        out = np.where(distance > self.widths[-1], weights[-1], weights[-2])
+        for level in range(self.levels - 2, -1, -1):
+            out = np.where(distance > self.widths[level], out, weights[level])
+        return out
+
     def table(self, shares: Floats, null: Bools, rates: Rates) -> Weights:
         """Return, float32[n, levels + 1], the weight of each level for each leaked cell."""
         out = np.empty((len(shares), self.levels + 1), np.float32)
@@ -171,10 +181,11 @@ class Comparison:
 
 
 class Background:
-    """How strongly fields depend on each other among the stored rows: a tree of pairs.
+    """How leaked rows look that have nothing to do with any one stored row: a tree of pairs.
 
-    Agreement on a field adds less when its parent agrees too and the two go together: its
-    share is then taken among the stored rows with the parent's value, the row itself left out.
+    Fields depend on each other. That does not touch the comparison of two stored rows, since what
+    happens to a cell on its way does not depend on the others; but a row of other origin agrees
+    with some stored row far more often than if its fields were drawn one by one.
     """
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
@@ -236,9 +247,9 @@ class Sheet:
 class Tables:
     """Weights of every level of every field for the rows of a sheet."""
 
-    plain: tuple[Weights, ...]
-    together: dict[int, Weights]
-    """What agreement of a child weighs when its parent agrees as well."""
+    weights: tuple[Weights, ...]
+    unrelated: Floats
+    """Weight of "some row like the stored ones", to compare the sum over fields with."""
 
 
 class Model:
@@ -264,19 +275,19 @@ class Model:
 
     def tables(self, sheet: Sheet, rates: Sequence[Rates]) -> Tables:
         """Return the weights that the rates give."""
-        plain = tuple(
+        weights = tuple(
             c.table(shares, null, rate)
             for c, shares, null, rate in zip(
                 self.comparisons, sheet.shares, sheet.null, rates, strict=True
             )
         )
-        together = {}
+        unrelated = np.zeros(len(sheet))
         for child, lift in sheet.lifts.items():
-            share = np.minimum(sheet.shares[child][:, 0] * lift, 1.0)
             rate = rates[child]
-            weight = np.log(rate.altered + rate.intact[0] / share).astype(np.float32)
-            together[child] = np.where(sheet.null[child], plain[child][:, 0], weight)
-        return Tables(plain, together)
+            parent = rates[self.background.parent[child]]
+            kept = (1 - rate.altered) * (1 - parent.altered)
+            unrelated += np.log(1 - kept + kept * lift)
+        return Tables(weights, unrelated)
 
     def compare(self, sheet: Sheet, rows: Ints, stored: Ints) -> list[NDArray[np.uint8]]:
         """Return for each field the level of each pair."""
@@ -289,15 +300,20 @@ class Model:
         self, tables: Tables, rows: Ints, levels: Sequence[NDArray[np.uint8]]
     ) -> list[Weights]:
         """Return for each field the weight of each pair."""
-        out = []
-        for field, (table, level) in enumerate(zip(tables.plain, levels, strict=True)):
-            weight = table.reshape(-1)[rows * table.shape[1] + level]
-            parent = self.background.parent.get(field)
-            if parent is not None:
-                both = (level == 0) & (levels[parent] == 0)
-                weight = np.where(both, tables.together[field][rows], weight)
-            out.append(weight)
-        return out
+        return [
+            table.reshape(-1)[rows * table.shape[1] + level]
+            for table, level in zip(tables.weights, levels, strict=True)
+        ]
+
+
+    def likely(self, sheet: Sheet, tables: Tables, row: int, drop: float) -> Ints:
+        """Return the stored rows within ``drop`` of the likeliest for one leaked row."""
+        total: Weights = np.zeros(self.size, np.float32)
+        for one, leaked, table in zip(
+            self.comparisons, sheet.leaked, tables.weights, strict=True
+        ):
+            total += one.spread(leaked[row], table[row])
+        return np.flatnonzero(total >= total.max() - drop)
 
 
 def first_rates(comparisons: Sequence[Comparison], altered: float) -> list[Rates]:
@@ -332,7 +348,7 @@ def estimate_rates(
     for _ in range(rounds):
         tables = model.tables(sheet, rates)
         weights = model.weigh(tables, rows, levels)
-        share = posterior(count, rows, np.sum(weights, axis=0), model.size, absent)
+        share = _posterior(model, tables, rows, np.sum(weights, axis=0), absent)
         found = np.bincount(rows, share, count)
         absent = (float((1 - found).sum()) + prior * start) / (count + prior)
         new = []
@@ -353,13 +369,12 @@ def estimate_rates(
     return rates, absent
 
 
-def posterior(
-    count: int, rows: Ints, weight: NDArray[np.floating], size: int, absent: float | Floats
+def _posterior(
+    model: Model, tables: Tables, rows: Ints, weight: Weights, absent: float
 ) -> Floats:
-    """Return the probability of each pair: all pairs of its row and "none of them" compete."""
-    odds = np.exp(weight.astype(np.float64)) * (1 - absent) / size
-    total = np.bincount(rows, odds, count) + absent
-    share: Floats = odds / np.maximum(total, 1e-300)[rows]
+    odds = np.exp(weight.astype(np.float64)) * (1 - absent) / model.size
+    unrelated = absent * np.exp(tables.unrelated)
+    share: Floats = odds / (np.bincount(rows, odds, len(unrelated)) + unrelated)[rows]
     return share
 
 
