@@ -266,7 +266,7 @@ def _at(array: pa.Array, rows: Bools) -> pa.Array:
 _NUMBER = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _SPACES = r"[ \x{00a0}\x{202f}\x{2009}'’]"
 _SPACED = rf"^[+-]?[1-9][0-9]{{0,2}}({_SPACES}[0-9]{{3}})+([.,][0-9]*)?$"
-_UNIT = r"[0-9]\.?\s*(?P<unit>[\p{L}%‰°µ][^\s0-9]{0,11})$"
+_UNIT = r"[0-9]\.?\s*(?P<unit>[^\s0-9.,+'’-][^\s0-9]*)$"
 
 
 def _plain_numbers(text: pa.Array, form: Format) -> pa.Array:
@@ -471,12 +471,14 @@ _CLOCK = (
 )
 _LATER = rf"(?:(?:T|t|,?\s+(?:à\s+)?){_CLOCK})?$"
 _SIGN = r"(?:\s?[-/. ]\s?)"
+# Unicode's class of letters would take longer to compile than a thousand dates to read
+_NAME = r"[^\s0-9./,:-]{3,}\.?"
 _DAY_FIRST = (
-    rf"^(?P<a>[0-9]{{1,4}})(?:er)?{_SIGN}(?P<b>[0-9]{{1,2}}|\p{{L}}{{3,9}}\.?)"
+    rf"^(?P<a>[0-9]{{1,4}})(?:er)?{_SIGN}(?P<b>[0-9]{{1,2}}|{_NAME})"
     rf"{_SIGN}(?P<c>[0-9]{{1,4}}){_LATER}"
 )
 _MONTH_FIRST = (
-    rf"^(?P<b>\p{{L}}{{3,9}}\.?){_SIGN}(?P<a>[0-9]{{1,2}})(?:st|nd|rd|th)?,?\s?(?P<c>[0-9]{{4}})"
+    rf"^(?P<b>{_NAME}){_SIGN}(?P<a>[0-9]{{1,2}})(?:st|nd|rd|th)?,?\s?(?P<c>[0-9]{{4}})"
     rf"{_LATER}"
 )
 _COMPACT = (
@@ -486,7 +488,7 @@ _COMPACT = (
 _WEEKDAY = (
     r"(?i)^(?:lun(?:di)?|mar(?:di)?|mer(?:credi)?|jeu(?:di)?|ven(?:dredi)?|sam(?:edi)?|dim(?:anche)?"
     r"|mon(?:day)?|tue(?:sday)?|wed(?:nesday)?|thu(?:rsday)?|fri(?:day)?|sat(?:urday)?|sun(?:day)?)"
-    r"\.?,?\s+(?:le\s+)?([0-9\p{L}])"
+    r"\.?,?\s+(?:le\s+)?(.)"
 )
 _MONTHS = {
     name: month
@@ -661,7 +663,7 @@ def _moments(text: pa.Array, form: Format) -> tuple[Integers, _Clock, Bools]:
             days[rest], read[rest] = more, ok
             clock.microseconds[rest], clock.zone[rest] = later.microseconds, later.zone
         return days, clock, read
-    if pc.any(pc.match_substring_regex(text, r"^\p{L}")).as_py():
+    if pc.any(pc.match_substring_regex(text, r"^[^0-9]")).as_py():
         text = pc.replace_substring_regex(text, _WEEKDAY, r"\1")
     days = np.zeros(len(text), np.int64)
     time, zone = np.zeros(len(text), np.int64), np.full(len(text), _NO_ZONE)
@@ -685,7 +687,7 @@ def _moments(text: pa.Array, form: Format) -> tuple[Integers, _Clock, Bools]:
 
 def _calendar_days(parts: pa.Array, order: str, pivot: int) -> tuple[Integers, Bools]:
     first, middle, last = (_group(parts, name) for name in "abc")
-    named = _matches(middle, r"^\p{L}")
+    named = _matches(middle, r"^[^0-9]")
     if named.any():
         name = pc.utf8_lower(pc.utf8_rtrim(pc.utf8_normalize(middle, "NFC"), "."))
         at = pc.index_in(name, value_set=pa.array(list(_MONTHS)))
@@ -848,8 +850,8 @@ def _calendars(known: pa.Array) -> tuple[Format, ...]:
         form = Format(calendar=calendar)
         days, _, read = _moments(known, form)
         read &= (days >= _PLAUSIBLE[0]) & (days <= _PLAUSIBLE[1]) & _valid(known)
-        if calendar == "unix s":
-            # 20210203 is sooner a day than a second of August 1970
+        if calendar.startswith("unix"):
+            # 20210203 is sooner a day than a moment of 1970, as any small number would be
             read &= ~_matches(known, r"^(1[89]|2[01])[0-9]{6}$") & (np.abs(days) >= 10)
         found.append((-int(read.sum()), 0.0, prior, form))
     return _likeliest(found, cells)
@@ -879,7 +881,9 @@ def _finished(
         places = decimals(like, Format())
         form = replace(form, scale=places if places <= 9 else None)
         leaked, read = quantities(text, declared, form)
-        factor, offset = conversion(leaked[read], numbers, decimals(text, form), places, declared)
+        factor, offset = conversion(
+            np.sort(leaked[read]), numbers, decimals(text, form), places, declared
+        )
         form = replace(form, factor=factor, offset=offset)
     leaked, read = quantities(text, declared, form)
     fractional = form.converted or bool(np.any(np.rint(leaked[read]) != leaked[read]))
@@ -927,15 +931,17 @@ def conversion(
     """Return the factor and offset from stored to leaked numbers; 1 and 0 unless it is plain.
 
     Plain means that the leaked numbers lie far from the stored ones, and near them as a whole
-    once converted: a choice of rows keeps stored numbers as they are.
+    once converted: a choice of rows keeps stored numbers as they are. Both samples are sorted.
     """
-    distinct = np.unique(stored)
-    names_rows = family(declared) == "integer" and len(distinct) > 0.95 * len(stored)
-    if len(leaked) < 20 or len(distinct) < 8 or names_rows:
+    if len(leaked) < 20 or not len(stored):
         return 1.0, 0.0
-    leaked, sketch = np.sort(leaked), quantile_sketch(stored)
+    sketch = quantile_sketch(stored)
     here = divergence(leaked, sketch)
     if here < _FAR:
+        return 1.0, 0.0
+    distinct = stored[np.flatnonzero(np.diff(stored, prepend=np.nan) != 0)]
+    names_rows = family(declared) == "integer" and len(distinct) > 0.95 * len(stored)
+    if len(distinct) < 8 or names_rows:
         return 1.0, 0.0
     grid = 10.0**-stored_places
     chosen = np.isin(np.rint(leaked / grid), np.rint(distinct / grid))
