@@ -16,6 +16,7 @@ from pgbalise.errors import InvalidInput
 from pgbalise.marking.codes import BIAS_CUTOFF, CODE_LENGTH
 from pgbalise.tracing.attacks import collude
 from pgbalise.tracing.decision import threshold_log10
+from pgbalise.tracing.decoding import Way, decode
 from pgbalise.tracing.scoring import (
     THRESHOLD_SCALE,
     Evidence,
@@ -26,7 +27,7 @@ from pgbalise.tracing.scoring import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -250,6 +251,41 @@ def worst_cells_needed(
             )
             worst = max(worst, needed)
     return worst
+
+
+def way_of(leak: Leak, codewords: NDArray[np.uint8] | None = None) -> Way:
+    """Return a leak as `decode` takes it: the colluders come first, then ``codewords``."""
+    bits = leak.bits if codewords is None else np.vstack([leak.bits, codewords])
+    packed = np.packbits(bits, axis=1, bitorder="little")
+
+    def words(wanted: int, rows: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+        yield packed[rows, :wanted]
+
+    return Way(leak.evidence, leak.bias, np.arange(len(bits)), words)
+
+
+def recall(
+    cells: int,
+    coalition: int,
+    strategy: Strategy,
+    *,
+    trials: int = 100,
+    seed: int = 0,
+    recipients: int = RECIPIENTS,
+    alpha: float = ALPHA,
+) -> NDArray[np.int64]:
+    """Return how many of the colluders are named in round 1 and in all, int64[trials, 2].
+
+    The innocents are not drawn, as for `detection`.
+    """
+    named = np.zeros((trials, 2), np.int64)
+    for trial in range(trials):
+        leak = draw_leak(cells, coalition, strategy, np.random.default_rng([seed, trial]))
+        threshold = threshold_log10(recipients, alpha)
+        found = decode([way_of(leak)], coalition, threshold_log10=threshold)
+        listed = [len(one) for one in found.rounds]
+        named[trial] = sum(listed[:1]), sum(listed)
+    return named
 
 
 def innocent_e_values(
