@@ -154,6 +154,8 @@ def _parsed(
         double_quote=True,
         escape_char="\\" if dialect.escape else False,
         newlines_in_values=bool(dialect.quote),
+        # COPY writes the empty text of an only column as an empty line.
+        ignore_empty_lines=not (dialect.copy_text and dialect.width == 1),
         invalid_row_handler=ragged,
     )
     convert = pyarrow.csv.ConvertOptions(
