@@ -130,9 +130,12 @@ def _fitted(
         return None
     ends = [rows[first - 1].end if first else 0, rows[first].end]
     table = [row for row in rows[first:] if len(row.fields) > 1 or not is_rule(row.fields[0])]
-    fit = sum(1 for row in table[1:] if _fits(row, width)) / max(1, len(table) - 1)
-    if fit < _FIT and len(table) - 1 - round(fit * (len(table) - 1)) > 1:
+    body = table[1:]
+    exact = sum(1 for row in body if len(row.fields) == width)
+    fitting = sum(1 for row in body if _fits(row, width))
+    if fitting < len(body) - max(1.0, (1 - _FIT) * len(body)) or exact * 2 < len(body):
         return None
+    fit = fitting / max(1, len(body))
     score = fit * _typed(table) * _UNLIKELY.get(delimiter, 1.0)
     copy_text = not quote and not escape
     dialect = Dialect(delimiter, quote, escape, copy_text, False, 0, (), width, ())

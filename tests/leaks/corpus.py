@@ -36,7 +36,9 @@ def csv_text(delimiter: str = ";") -> str:
 
 
 def table() -> pa.Table:
-    return pa.table({name: list(column) for name, column in zip(NAMES, zip(*ROWS))})
+    return pa.table(
+        {name: list(column) for name, column in zip(NAMES, zip(*ROWS, strict=True), strict=True)}
+    )
 
 
 def parquet() -> bytes:
@@ -129,11 +131,11 @@ def custom_dump(*, data: bool = True) -> bytes:
 
 
 def json_rows() -> bytes:
-    return json.dumps([dict(zip(NAMES, row)) for row in ROWS]).encode()
+    return json.dumps([dict(zip(NAMES, row, strict=True)) for row in ROWS]).encode()
 
 
 def json_lines() -> bytes:
-    return b"".join(json.dumps(dict(zip(NAMES, row))).encode() + b"\n" for row in ROWS)
+    return b"".join(json.dumps(dict(zip(NAMES, row, strict=True))).encode() + b"\n" for row in ROWS)
 
 
 GOOD: dict[str, Callable[[], bytes]] = {
