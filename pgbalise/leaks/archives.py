@@ -42,13 +42,6 @@ _PROBLEMS: Final = (
     NotImplementedError,
     OverflowError,
 )
-_EXTENSIONS: Final = {
-    Kind.GZIP: (".gz",),
-    Kind.BZIP2: (".bz2",),
-    Kind.XZ: (".xz",),
-    Kind.ZSTD: (".zst", ".zstd"),
-    Kind.LZ4: (".lz4",),
-}
 
 
 @dataclass
@@ -102,10 +95,7 @@ class Reading:
         target = self.budget.file(self.folder)
         with _decompressed(path, kind) as stream:
             self.budget.write(iter(lambda: stream.read(_STEP), b""), target, name)
-        inner = name
-        for extension in _EXTENSIONS[kind]:
-            inner = inner.removesuffix(extension)
-        return self.tables(target, inner or name, depth + 1)
+        return self.tables(target, name, depth + 1)
 
     def _zip(self, path: Path, name: str, depth: int) -> list[LeakTable]:
         with zipfile.ZipFile(path) as archive:

@@ -112,9 +112,11 @@ def as_text(column: pa.Array) -> pa.Array:
     if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         return _binary(column)
     try:
-        return pc.cast(column, pa.string())
+        if not pa.types.is_duration(kind):
+            return pc.cast(column, pa.string())
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
-        return pa.array([_printed(value) for value in column.to_pylist()], pa.string())
+        pass
+    return pa.array([_printed(value) for value in column.to_pylist()], pa.string())
 
 
 def _binary(column: pa.Array) -> pa.Array:

@@ -78,6 +78,8 @@ class _Ragged:
         self._dialect = dialect
         self._repaired: list[tuple[str | None, ...]] = []
         self._dropped = 0
+        self._short = 0
+        self._unclosed = False
         self.rows = 0
 
     def __call__(self, row: Any) -> str:
@@ -93,10 +95,13 @@ class _Ragged:
         if is_rule(text) or text.strip() == "\\.":
             return None
         rows = list(split(text, dialect.delimiter, dialect.quote, dialect.escape))
+        # A quote that is not closed takes the lines below it into its row.
+        self._unclosed |= len(rows) > 1
         fields = rows[0].fields if len(rows) == 1 else ()
         if len(fields) > width and not any(fields[width:]):
             return fields[:width]
         if 1 < len(fields) < width:
+            self._short += 1
             return fields + (None,) * (width - len(fields))
         self._dropped += 1
         return None
@@ -104,7 +109,10 @@ class _Ragged:
     def taken(self, names: list[str]) -> pa.RecordBatch | None:
         """Return the rows repaired since, raising InvalidLeak when too many were dropped."""
         self.rows += len(self._repaired)
-        if self._dropped > 1 + (self.rows + self._dropped) // _DROPPED:
+        if self._unclosed:
+            raise InvalidLeak(f"{self._name}: a quote is opened and never closed")
+        allowed = 1 + (self.rows + self._dropped) // _DROPPED
+        if self._dropped > allowed or self._short > max(allowed, self.rows // 2):
             raise InvalidLeak(f"{self._name}: its rows differ in their number of fields")
         if not self._repaired:
             return None
@@ -154,6 +162,8 @@ def _parsed(
         double_quote=True,
         escape_char="\\" if dialect.escape else False,
         newlines_in_values=bool(dialect.quote),
+        # COPY writes the empty text of an only column as an empty line.
+        ignore_empty_lines=not (dialect.copy_text and dialect.width == 1),
         invalid_row_handler=ragged,
     )
     convert = pyarrow.csv.ConvertOptions(

@@ -21,7 +21,6 @@ _PREAMBLE: Final = 50
 _OTHER_DELIMITER: Final = re.compile(r"[;\t|\x01]|,(?! )")
 _SEP: Final = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)
 _RULE: Final = re.compile(r"^[ ]?(?:-{2,}\+)+-+[ ]*$|^\+(?:-{2,}\+)+$|^\|?(?:[ ]?:?-{3,}:?[ ]?\|)+")
-_COPY_ESCAPES: Final = re.compile(r"\\[bfnrtv\\N]")
 _REMARK: Final = re.compile(r"(?:#|--|//|%)[^\n]*\n")
 
 
@@ -73,12 +72,12 @@ def infer(sample: str, complete: bool) -> Dialect:
     while found := _REMARK.match(sample, start):
         start = found.end()
     text = sample[start:]
-    lines = text.splitlines()
+    lines = re.split(r"\r\n|\r|\n", text)
     rules = sum(1 for line in lines[:200] if _RULE.match(line))
     if rules and "|" in text:
         dialect = _fitted(text, "|", "", False, complete)
         if dialect is not None:
-            return replace(dialect[1], ruled=True, skip=dialect[1].skip + start)
+            return replace(dialect[1], ruled=True, copy_text=False, skip=dialect[1].skip + start)
     best: tuple[float, Dialect] | None = None
     for delimiter in forced or DELIMITERS:
         if delimiter not in text:
@@ -93,32 +92,40 @@ def infer(sample: str, complete: bool) -> Dialect:
 
 def _quotings(text: str, delimiter: str) -> list[tuple[str, bool]]:
     d = re.escape(delimiter)
+    lines = text.count("\n") + text.count("\r")
+    copied = _is_copied(text, delimiter)
     found = []
     for quote in "\"'":
-        opening = len(re.findall(rf"(?:^|{d}){quote}", text, re.MULTILINE))
+        opening = len(re.findall(rf"(?:^|\r|{d}){quote}", text, re.MULTILINE))
         closing = len(re.findall(rf"{quote}(?:$|{d}|\r)", text, re.MULTILINE))
+        # What COPY wrote may have a quote here and there, which quotes nothing.
+        if not opening or not closing or (copied and opening * 2 < lines):
+            continue
         # An apostrophe begins a word now and then; a quote comes in pairs.
-        if opening and closing and (quote == '"' or abs(opening - closing) * 10 <= opening):
+        if quote == '"' or abs(opening - closing) * 10 <= opening:
             escaped = re.search(
                 rf"[^{d}\n\\]\\(?:\\\\)*{quote}(?!\s*(?:{d}|$))", text, re.MULTILINE
             )
             found.append((quote, bool(escaped)))
-    if found:
-        return found
-    backslashes = text.count("\\")
-    copied = len(_COPY_ESCAPES.findall(text.replace("\\\\", "\\v\\v"))) if backslashes else 0
-    if copied and re.search(rf"(?:^|{d})\\N(?:$|{d}|\r)", text, re.MULTILINE):
-        return [("", False)]
-    if copied and delimiter == "\t" and not re.search(r"\\(?![bfnrtv\\N])", text):
-        return [("", False)]
-    return [('"', False)]
+    return found or [("", False) if copied else ('"', False)]
+
+
+def _is_copied(text: str, delimiter: str) -> bool:
+    """Say whether the backslashes in a text are those of COPY's text format."""
+    if "\\" not in text:
+        return False
+    d = re.escape(delimiter)
+    if re.search(rf"(?:^|\r|{d})\\N(?:$|{d}|\r)", text, re.MULTILINE):
+        return True
+    return delimiter == "\t" and not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
 
 
 def _fitted(
     text: str, delimiter: str, quote: str, escape: bool, complete: bool
 ) -> tuple[float, Dialect] | None:
     """Return a dialect and how well it explains the text, or None when it does not."""
-    rows = list(split(text, delimiter, quote, escape))
+    # COPY reads a backslash before a newline as part of the value.
+    rows = list(split(text, delimiter, quote, escape or not quote))
     if not complete and len(rows) > 1:
         rows.pop()
     widths = Counter(len(row.fields) for row in rows)
@@ -130,9 +137,12 @@ def _fitted(
         return None
     ends = [rows[first - 1].end if first else 0, rows[first].end]
     table = [row for row in rows[first:] if len(row.fields) > 1 or not is_rule(row.fields[0])]
-    fit = sum(1 for row in table[1:] if _fits(row, width)) / max(1, len(table) - 1)
-    if fit < _FIT and len(table) - 1 - round(fit * (len(table) - 1)) > 1:
+    body = table[1:]
+    exact = sum(1 for row in body if len(row.fields) == width)
+    fitting = sum(1 for row in body if _fits(row, width))
+    if fitting < len(body) - max(1.0, (1 - _FIT) * len(body)) or exact * 2 < len(body):
         return None
+    fit = fitting / max(1, len(body))
     score = fit * _typed(table) * _UNLIKELY.get(delimiter, 1.0)
     copy_text = not quote and not escape
     dialect = Dialect(delimiter, quote, escape, copy_text, False, 0, (), width, ())
@@ -189,7 +199,7 @@ def _with_header(dialect: Dialect, table: list[Row], ends: list[int]) -> Dialect
 
 
 def _one_column(text: str, complete: bool) -> Dialect:
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in re.split(r"[\r\n]", text) if line.strip()]
     if not complete:
         lines.pop()
     for delimiter in ",;\t|":

@@ -20,7 +20,7 @@ from pgbalise.leaks.delimited import copied
 from pgbalise.leaks.encoding import encoding_of
 from pgbalise.leaks.header import unique
 from pgbalise.leaks.kind import HEAD
-from pgbalise.leaks.statements import read_file
+from pgbalise.leaks.statements import read as read_statements
 from pgbalise.leaks.table import LeakTable
 from pgbalise.leaks.unpacking import Budget
 
@@ -46,6 +46,7 @@ class _Entry:
     dump_id: int
     table: str
     desc: str
+    definition: str
     copy: str
     file: str
 
@@ -54,6 +55,15 @@ class _Entry:
 class _Contents:
     compression: str
     entries: Mapping[int, _Entry]
+
+    def columns(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns of each table, as its definition names them."""
+        answer = {}
+        for entry in self.entries.values():
+            text = entry.definition.strip().encode()
+            if entry.desc == "TABLE" and (found := sql.CREATE.match(text)):
+                answer[entry.table] = sql.created(text, found.end())
+        return answer
 
 
 class _Reader:
@@ -115,8 +125,8 @@ def _entry(reader: _Reader, version: tuple[int, int], form: int, offsize: int) -
         reader.text()
     tag, desc = reader.text() or "", reader.text() or ""
     reader.int()
-    for _ in range(2):
-        reader.text()
+    definition = reader.text() or ""
+    reader.text()
     copy, namespace = reader.text() or "", reader.text() or ""
     reader.text()
     if version >= (1, 14):
@@ -132,7 +142,7 @@ def _entry(reader: _Reader, version: tuple[int, int], form: int, offsize: int) -
         reader.bytes(1 + offsize)
     else:
         file = reader.text() or ""
-    return _Entry(dump_id, f"{namespace}.{tag}" if namespace else tag, desc, copy, file)
+    return _Entry(dump_id, f"{namespace}.{tag}" if namespace else tag, desc, definition, copy, file)
 
 
 def read_custom(path: Path, name: str, folder: Path, budget: Budget) -> list[LeakTable]:
@@ -157,7 +167,7 @@ def read_custom(path: Path, name: str, folder: Path, budget: Budget) -> list[Lea
                 target = budget.file(folder)
                 plain = _plain(_pieces(reader), contents.compression)
                 budget.write(plain, target, name)
-                tables += _tables(contents.entries[dump_id], target, name, folder)
+                tables += _tables(contents, contents.entries[dump_id], target, name, folder)
     except (_Damaged, zlib.error, pa.ArrowException, OSError, OverflowError):
         raise InvalidLeak(f"{name}: the dump of pg_dump is damaged or cut") from None
     return _some(tables, name)
@@ -173,12 +183,12 @@ def read_folder(
     tables: list[LeakTable] = []
     try:
         with contents.open("rb") as file:
-            entries = _contents(_Reader(file)).entries.values()
-        for entry in entries:
+            listed = _contents(_Reader(file))
+        for entry in listed.entries.values():
             if entry.desc != "TABLE DATA" or not entry.file:
                 continue
             data = _data_file(files, entry.file, name, folder, budget)
-            tables += _tables(entry, data, name, folder)
+            tables += _tables(listed, entry, data, name, folder)
     except (_Damaged, zlib.error, pa.ArrowException, OSError, EOFError):
         raise InvalidLeak(f"{name}: the dump of pg_dump is damaged or cut") from None
     return _some(tables, name)
@@ -256,7 +266,9 @@ class _Pieces:
         self.closed = True
 
 
-def _tables(entry: _Entry, path: Path, name: str, folder: Path) -> list[LeakTable]:
+def _tables(
+    contents: _Contents, entry: _Entry, path: Path, name: str, folder: Path
+) -> list[LeakTable]:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD)
@@ -264,7 +276,9 @@ def _tables(entry: _Entry, path: Path, name: str, folder: Path) -> list[LeakTabl
         tail = file.read()
     where = f"{name}: {entry.table}"
     if not entry.copy:
-        return read_file(path, where, folder) if b"INSERT INTO" in head else []
+        if b"INSERT INTO" not in head:
+            return []
+        return read_statements(path, name, head, folder, contents.columns())
     found = _COPY.match(entry.copy.encode())
     end = size - len(_END) if tail == _END else size
     if found is None or not end:

@@ -30,6 +30,8 @@ def read(path: Path, name: str) -> list[LeakTable]:
     Raise InvalidLeak when the database cannot be read.
     """
     tables = []
+    if _is_cut(path):
+        raise InvalidLeak(f"{name}: the SQLite database is damaged or cut")
     try:
         with closing(_opened(path)) as database:
             for (table,) in database.execute(_TABLES).fetchall():
@@ -42,6 +44,18 @@ def read(path: Path, name: str) -> list[LeakTable]:
     except _PROBLEMS:
         raise InvalidLeak(f"{name}: the SQLite database is damaged or cut") from None
     return tables
+
+
+def _is_cut(path: Path) -> bool:
+    """Say whether the file has fewer pages than its header says; SQLite reads zeros for them."""
+    with path.open("rb") as file:
+        header = file.read(100)
+    page = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big")
+    # The count is kept by versions since 3.7.0, which write the change counter a second time.
+    kept = header[24:28] == header[92:96]
+    size = 65_536 if page == 1 else page
+    return len(header) < 100 or (kept and path.stat().st_size < size * pages)
 
 
 def _opened(path: Path) -> sqlite3.Connection:

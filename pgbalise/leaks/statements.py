@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from pgbalise.errors import InvalidLeak
@@ -13,12 +14,12 @@ from pgbalise.leaks import sql
 from pgbalise.leaks.delimited import copied
 from pgbalise.leaks.encoding import Encoding, encoding_of, utf8_chunks
 from pgbalise.leaks.header import numbered, unique
-from pgbalise.leaks.kind import HEAD
 from pgbalise.leaks.spool import Spool
 from pgbalise.leaks.table import LeakTable
 
 _MYSQL: Final = re.compile(rb"MySQL|MariaDB|phpMyAdmin|`")
 _AGAIN: Final = re.compile(rb"^(?:COPY|INSERT|REPLACE|CREATE)\s", re.MULTILINE | re.IGNORECASE)
+_COMMA: Final = re.compile(rb"\s*+,")
 _RELEASED: Final = 64 << 20
 
 
@@ -26,10 +27,17 @@ class _OtherQuoting(Exception):
     """The text cannot be read that way: perhaps backslashes are, or are not, escapes in it."""
 
 
-def read(path: Path, name: str, head: bytes, folder: Path) -> list[LeakTable]:
+def read(
+    path: Path,
+    name: str,
+    head: bytes,
+    folder: Path,
+    created: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> list[LeakTable]:
     """Return the tables that have rows in a dump as text.
 
-    Raise InvalidLeak when it ends in the middle of a table, cannot be read, or has no rows.
+    ``created``: the columns of tables that are defined elsewhere. Raise InvalidLeak when it ends in
+    the middle of a table, cannot be read, or has no rows.
     """
     encoding = encoding_of(path, head)
     if encoding.name.startswith("utf-16"):
@@ -38,7 +46,7 @@ def read(path: Path, name: str, head: bytes, folder: Path) -> list[LeakTable]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
         for escape in (mysql, not mysql):
             try:
-                tables = _Script(path, text, name, encoding, folder, escape).tables()
+                tables = _Script(path, text, name, encoding, folder, escape, created).tables()
             except _OtherQuoting:
                 continue
             if not tables:
@@ -66,6 +74,7 @@ class _Script:
         encoding: Encoding,
         folder: Path,
         escape: bool,
+        created: Mapping[str, tuple[str, ...]],
     ) -> None:
         self._path = path
         self._text = text
@@ -73,7 +82,7 @@ class _Script:
         self._encoding = encoding
         self._folder = folder
         self._escape = escape
-        self._created: dict[str, tuple[str, ...]] = {}
+        self._created = dict(created)
         self._copied: list[LeakTable] = []
         self._inserted: dict[tuple[str, tuple[str, ...]], tuple[Spool, bool]] = {}
         self._released = 0
@@ -199,13 +208,3 @@ class _Script:
             return value.decode()
         except UnicodeDecodeError:
             return self._encoding.decoder()(value, True)
-
-
-_COMMA: Final = re.compile(rb"\s*+,")
-
-
-def read_file(path: Path, name: str, folder: Path) -> list[LeakTable]:
-    """As ``read``, for a file whose beginning nobody has looked at yet."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    return read(path, name, head, folder)
