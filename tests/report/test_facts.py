@@ -142,7 +142,9 @@ def test_facts_that_lack_something_are_refused() -> None:
         read_facts(json.dumps(document))
 
 
-@pytest.mark.parametrize("text", ["", "no", "[]", "null", "{}", "[" * 100_000, b"\xff\xfe\x00", "1"])
+@pytest.mark.parametrize(
+    "text", ["", "no", "[]", "null", "{}", "[" * 100_000, b"\xff\xfe\x00", "1"]
+)
 def test_what_is_no_report_is_refused(text: str | bytes) -> None:
     with pytest.raises(InvalidInput):
         read_facts(text)
