@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from pgbalise.errors import InvalidInput, InvalidKey, PgbaliseError
+from pgbalise.errors import EnvironmentProblem, InvalidInput, InvalidKey, PgbaliseError
 from pgbalise.registry.signing import generate_signing_key, read_signing_key
 from pgbalise.report.case import LeakFile, TraceReport
 from pgbalise.report.commands import report_app
@@ -172,7 +172,8 @@ def test_hostile_names_forge_nothing(keys: Path, ending: str, name: str) -> None
 def test_seal_of_a_text_that_names_another_signer_is_not_genuine(keys: Path) -> None:
     """Who re-seals somebody's report must not appear as who made it."""
     forger = publication(keys / "x.html", "en", keys / "forger")
-    content = forger._content(case(), NOW)
+    forger.write(case(), NOW)
+    content = (keys / "x.html").read_bytes()
     stripped = re.sub(rb"<!--pgbalise-seal .*\n", b"", content)
     resealed = seal(stripped, read_signing_key(keys / "auditor"), NOW)
     result = verify(resealed, keys)
@@ -195,6 +196,16 @@ def test_timestamp_is_checked_against_its_authority(keys: Path, authority: Autho
     other = verify(content, keys, "--tsa-certificate", authority.other_certificate)
     assert other.exit_code == 1
     assert "no authority given vouches" in other.output
+
+
+def test_silent_authority_costs_the_timestamp_not_the_report(keys: Path) -> None:
+    path = keys / "late.html"
+    with pytest.raises(EnvironmentProblem, match="sealed without a timestamp"):
+        publication(path, "en", keys / "auditor", "http://127.0.0.1:1/").write(case(), NOW)
+    result = run("verify", path, "--public-key", keys / "auditor.pub")
+    assert result.exit_code == 0
+    assert "no timestamp" in result.output
+    assert "nobody; the time is the signer" in path.read_text("utf-8")
 
 
 def test_missing_timestamp_is_told_when_asked_for(
