@@ -471,7 +471,7 @@ def test_extracts_are_listed_with_why_they_fit() -> None:
         ("public.lab_result",),
         "psql",
         "10.3.0.17",
-        ("same recipient", "something new"),
+        ("delivered 12,408 rows, the leak has 9,001", "something new"),
     )
     found = replace(ONE, extracts=(extract, replace(extract, rows=None)), extracts_fitting=11)
     text = text_of(body_of(html(found)))
@@ -484,7 +484,9 @@ def test_extracts_are_listed_with_why_they_fit() -> None:
         "not known",
     ):
         assert fact in text
-    assert "même destinataire, something new" in text_of(body_of(html(found, "fr")))
+    assert "12\u202f408 lignes remises, la fuite en a 9\u202f001, something new" in text_of(
+        body_of(html(found, "fr"))
+    )
 
 
 def test_what_the_numbers_rest_on_is_told() -> None:
