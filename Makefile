@@ -112,7 +112,7 @@ bench: setup ## measure what marking costs and what tracing needs
 	@cd '$(PROJECT)' && '$(PY)' -m bench $(ARGS)
 
 bench-robustness: setup ## whom a trace names of damaged, keyless and merged leaks (about half an hour)
-	@cd '$(PROJECT)' && '$(PY)' -m bench robustness linkage_scale $(ARGS)
+	@cd '$(PROJECT)' && '$(PY)' -m bench robustness linkage keyless $(ARGS)
 
 clean: ## remove the virtual environment and caches
 	@if [ -e '$(STAMP)' ] || [ '$(VENV)' = '$(PROJECT)/.venv' ]; then rm -rf -- '$(VENV)'; fi

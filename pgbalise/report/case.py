@@ -395,3 +395,6 @@ def _check_word(what: str, word: str, words: Any) -> None:
 def _check_zone(what: str, at: datetime) -> None:
     if at.utcoffset() is None:
         raise InvalidInput(f"report: {what} has no time zone")
+    # Years that every time zone has.
+    if not 1 < at.year < 9999:
+        raise InvalidInput(f"report: {what} is out of range")

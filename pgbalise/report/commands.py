@@ -89,7 +89,7 @@ def _tell(file: Path, answer: Answer, about: dict[Path, bool]) -> None:
         f"{visible(str(file))}: {'genuine' if answer.genuine else f'not genuine: {answer.problem}'}"
     )
     if seal is not None:
-        typer.echo(f"sealed on {seal.signed_at:%Y-%m-%d %H:%M:%S} UTC with the key of public key")
+        typer.echo(f"sealed on {seal.signed_at:%Y-%m-%d %H:%M:%S} UTC; the public key is")
         typer.echo(f"  {seal.public_key.hex()}")
         if answer.timestamp is not None:
             at, name = answer.timestamp.at, visible(answer.timestamp.authority)

@@ -10,6 +10,9 @@ from pgbalise.report.case import TraceReport
 from pgbalise.report.plain import from_plain
 from pgbalise.tracing.decision import RecipientVerdict, Verdict, threshold_log10
 
+_LARGEST = 1e12
+"""Beyond any exponent that evidence can have."""
+
 
 def write_facts(report: TraceReport) -> str:
     """Return the report as one line of ASCII that is safe inside HTML, without the line's end."""
@@ -59,6 +62,7 @@ def _verdict(document: object) -> Verdict:
         and 0 <= verdict.rows_aligned <= verdict.rows_read
         and 0 <= verdict.cells_used <= verdict.cells_marked
         and all(min(entry.cells, entry.decoys) >= 0 for entry in entries)
+        and all(abs(entry.log10_e_value) < _LARGEST for entry in entries)
     ):
         raise InvalidInput("report.verdict contradicts itself")
     return verdict

@@ -33,7 +33,7 @@ class _Box(NamedTuple):
 
 
 _WIDTH, _HEIGHT = 720.0, 330.0
-_PLOT = _Box(56.0, 14.0, 712.0, 282.0)
+_PLOT = _Box(66.0, 14.0, 712.0, 282.0)
 
 _LETTER = 7.0
 """Width of a letter in a label; generous, since the font is the viewer's."""

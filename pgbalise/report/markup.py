@@ -68,7 +68,7 @@ class Writer:
             text = f"{value:.6f}".rstrip("0")
             return text.replace(".", ",") if self.language == "fr" else text
         exponent = floor(log10(value) + 1e-9)
-        mantissa = f"{value / 10.0**exponent:.2f}".rstrip("0").rstrip(".")
+        mantissa = f"{10.0 ** (log10(value) - exponent):.2f}".rstrip("0").rstrip(".")
         mantissa = mantissa.replace(".", ",") if self.language == "fr" else mantissa
         power = "10^{−" + str(-exponent) + "}"
         return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"

@@ -17,7 +17,7 @@ from pgbalise.report.words import Language
 FACTS = "facts.json"
 """The attachment with the report's facts."""
 
-_LARGEST = 1 << 30
+_LARGEST = 1 << 28
 
 
 def pdf(report: TraceReport, language: Language = "en") -> bytes:

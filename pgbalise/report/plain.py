@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -39,8 +39,8 @@ def from_plain(wanted: type[T], document: object, where: str) -> T:
 
 
 def _read(wanted: Any, value: object, where: str) -> Any:
-    if wanted is float and type(value) in (int, float) and isfinite(cast("float", value)):
-        return float(cast("float", value))
+    if wanted is float and type(value) in (int, float):
+        return _finite(cast("float", value), where)
     # A truth value is an int to Python, not to whoever wrote the document.
     if wanted in (int, str, bool) and type(value) is wanted:
         return value
@@ -52,6 +52,16 @@ def _read(wanted: Any, value: object, where: str) -> Any:
     if is_dataclass(wanted):
         return value if isinstance(value, cast("type", wanted)) else _object(wanted, value, where)
     return _composed(wanted, value, where)
+
+
+def _finite(value: float, where: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = inf
+    if not isfinite(number):
+        raise _unfit(where)
+    return number
 
 
 def _composed(wanted: Any, value: object, where: str) -> Any:

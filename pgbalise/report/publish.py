@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
-from pgbalise.errors import InvalidInput
+from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.report.case import Signer, TraceReport
 from pgbalise.report.facts import write_facts
 from pgbalise.report.html import html
+from pgbalise.report.timestamp import TimestampRefused, check_address, request_timestamp
 from pgbalise.report.words import Language
 
 _ENDINGS = (".html", ".pdf", ".json")
@@ -32,9 +33,20 @@ class Publication:
         """Write the report, sealed with the time ``now``.
 
         Raises `InvalidInput` when the file cannot be written, `EnvironmentProblem` when something
-        is missing on this machine or the timestamp authority does not answer.
+        is missing on this machine. When the timestamp authority does not answer, the report is
+        written all the same, sealed without a timestamp, and then `EnvironmentProblem` is raised.
         """
-        content = self._content(report, now.astimezone(UTC).replace(microsecond=0))
+        at = now.astimezone(UTC).replace(microsecond=0)
+        try:
+            self._store(self._content(report, at, self.timestamp_url))
+        except TimestampRefused as problem:
+            self._store(self._content(report, at, None))
+            raise EnvironmentProblem(
+                f"{problem.message}; {self.path} is sealed without a timestamp",
+                hint="pgbalise report render seals it anew",
+            ) from None
+
+    def _store(self, content: bytes) -> None:
         try:
             self.path.write_bytes(content)
         except OSError as problem:
@@ -42,19 +54,17 @@ class Publication:
                 f"{self.path}: the report cannot be written: {problem.strerror}"
             ) from None
 
-    def _content(self, report: TraceReport, now: datetime) -> bytes:
+    def _content(self, report: TraceReport, at: datetime, url: str | None) -> bytes:
         key = self.private_key
         if key is None:
             return _render(replace(report, signer=None), self.language, self.path)
         from pgbalise.report.sealing import public_key_of, seal
-        from pgbalise.report.timestamp import request_timestamp
 
-        signer = Signer(public_key_of(key).hex(), now, self.timestamp_url)
+        signer = Signer(public_key_of(key).hex(), at, url)
         rendered = _render(replace(report, signer=signer), self.language, self.path)
-        url = self.timestamp_url
         if url is None:
-            return seal(rendered, key, now)
-        return seal(rendered, key, now, lambda message: request_timestamp(url, message))
+            return seal(rendered, key, at)
+        return seal(rendered, key, at, lambda message: request_timestamp(url, message))
 
 
 def publication(
@@ -73,8 +83,6 @@ def publication(
     if chosen is None:
         raise InvalidInput(f"no report in {language!r}", hint="en or fr")
     if timestamp_url is not None:
-        from pgbalise.report.timestamp import check_address
-
         check_address(timestamp_url)
         if signing_key is None:
             raise InvalidInput("a timestamp confirms a signature", hint="give --signing-key too")

@@ -124,7 +124,8 @@ table.ranking th .name { display: inline-block; min-width: 11em; }
 abbr { text-decoration: none; }
 .formula { margin: 1.2rem 0; font-size: 1.15rem; text-align: center; }
 .product { font-size: 1.25em; }
-.fraction { display: inline-block; vertical-align: middle; text-align: center; line-height: 1.5; }
+.fraction { display: inline-block; vertical-align: middle; text-align: center;
+  line-height: 1.5; }
 .fraction > span { display: block; padding: 0 .3em; }
 .fraction > span:first-child { border-bottom: 1px solid currentColor; }
 .fraction .slash { position: absolute; width: 1px; height: 1px; overflow: hidden;
@@ -145,7 +146,8 @@ footer p { padding-top: .9rem; border-top: 1px solid var(--rule);
   header { padding-top: 0; }
   h2 { margin-top: 1.5rem; break-after: avoid; }
   p { orphans: 3; widows: 3; }
-  figure, tr, .whole, .signature, .verdict, .statement, .formula, .limits li, .files li { break-inside: avoid; }
+  figure, tr, .whole, .signature, .verdict, .statement, .formula, .limits li, .files li {
+    break-inside: avoid; }
   caption { break-after: avoid; }
   thead { display: table-header-group; }
   .scroll { overflow: visible; }

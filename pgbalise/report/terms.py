@@ -31,27 +31,38 @@ _TRANSFORMATIONS = _terms(
 
 _FORMATS = _terms(
     (r"decimal comma", "virgule décimale"),
-    (r"decimal point", "point décimal"),
-    (r"thousands separated by (.+)", "milliers séparés par {0}"),
+    (r"thousands grouped by points", "milliers séparés par des points"),
+    (r"thousands grouped by commas", "milliers séparés par des virgules"),
+    (r"unit (.+)", "unité {0}"),
     (r"day/month/year", "jour/mois/année"),
     (r"month/day/year", "mois/jour/année"),
-    (r"year/month/day", "année/mois/jour"),
-    (r"spreadsheet serial (?:days|dates)", "numéros de jour de tableur"),
-    (r"unix seconds", "secondes unix"),
-    (r"unix milliseconds", "millisecondes unix"),
-    (r"unix microseconds", "microsecondes unix"),
-    (r"x (.+)", "× {0}"),
+    (r"year, month, day as digits", "année, mois, jour en chiffres"),
+    (r"spreadsheet days", "jours de tableur"),
+    (r"unix (s|ms|us)", "temps unix en {0}"),
+    (r"time zone (.+)", "fuseau {0}"),
+    (r"x (\S+)", "× {0}"),
+    (r"x (\S+) ([+−-]) (\S+)", "× {0} {1} {2}"),
 )
-"""The words in which a column's way of writing values is told."""
+"""The words for `MappedColumn.formats`; ``x 1.8 + 32`` is what stored values became."""
 
 _FITS = _terms(
-    (r"same recipient", "même destinataire"),
-    (r"touched (.+)", "a touché {0}"),
-    (r"within the epoch", "pendant l’époque"),
-    (r"before the leak was found", "avant la découverte de la fuite"),
-    (r"delivered ([\d,]+) rows", "{0} lignes remises"),
+    (r"read (.+)", "a lu {0}"),
+    (r"was given (.+)", "a reçu {0}"),
+    (r"delivered at least (\S+) rows?, (.+)", "au moins {0} lignes remises, {1}"),
+    (r"delivered (\S+) rows?, (.+)", "{0} lignes remises, {1}"),
+    (r"in epoch (\d+)", "pendant l’époque {0}"),
+    (r"(\S+) days? before the leak was found", "{0} jours avant la découverte de la fuite"),
+    (
+        r"less than a day before the leak was found",
+        "moins d’un jour avant la découverte de la fuite",
+    ),
+    (r"the leak has (\S+)", "la fuite en a {0}"),
+    (
+        r"the leak's (\S+) may not all be from it",
+        "les {0} de la fuite n’en viennent peut-être pas toutes",
+    ),
 )
-"""The words in which it is told why an extract fits."""
+"""The words in which `pgbalise.registry.matching` says why an extract fits."""
 
 
 def happened(description: str, language: Language) -> str:
@@ -68,15 +79,25 @@ def written(description: str, language: Language) -> str:
 
 def fitting(reason: str, language: Language) -> str:
     """Return a reason why an extract fits."""
-    return _said(reason, language, _FITS)
+    if language == "en":
+        return reason
+    said = _french(reason, _FITS)
+    if said is None:
+        return reason
+    return re.sub(r"(?<=\d),(?=\d{3})", "\u202f", said).replace(" and ", " et ")
 
 
 def _said(text: str, language: Language, terms: _Terms) -> str:
-    if language == "en":
+    said = None if language == "en" else _french(text, terms)
+    if said is None:
         return text
+    return re.sub(r"\bdays\b", "jours", re.sub(r"(?<=\d)\.(?=\d)", ",", said))
+
+
+def _french(text: str, terms: _Terms) -> str | None:
+    """Return a text whose words are known in French, the parts that it holds too."""
     for pattern, french in terms:
         match = pattern.fullmatch(text)
         if match:
-            filled = re.sub(r"(?<=\d)\.(?=\d)", ",", french.format(*match.groups()))
-            return re.sub(r"\bdays\b", "jours", filled)
-    return text
+            return french.format(*(_french(group, terms) or group for group in match.groups()))
+    return None

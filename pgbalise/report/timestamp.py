@@ -23,6 +23,10 @@ _SECONDS = 30
 _LONGEST = 1 << 20
 
 
+class TimestampRefused(EnvironmentProblem):
+    """The authority cannot be reached, refuses, or confirms something else."""
+
+
 @dataclass(frozen=True)
 class Timestamp:
     """When an authority saw the bytes, and its name as its certificate has it."""
@@ -34,8 +38,8 @@ class Timestamp:
 def request_timestamp(url: str, message: bytes, seconds: float = _SECONDS) -> bytes:
     """Ask an authority to confirm bytes that exist now; only their SHA-256 leaves this machine.
 
-    Returns its response as it came. Raises `InvalidInput` for an address that is none,
-    `EnvironmentProblem` when the authority cannot be reached, refuses, or confirms something else.
+    Returns its response as it came. Raises `InvalidInput` for an address that is none, and
+    `TimestampRefused`.
     """
     from rfc3161_client import HashAlgorithm, TimestampRequestBuilder
 
@@ -52,16 +56,16 @@ def request_timestamp(url: str, message: bytes, seconds: float = _SECONDS) -> by
     except (OSError, HTTPException, ValueError) as problem:
         reason = getattr(problem, "reason", None) or getattr(problem, "strerror", None)
         told = f": {reason}" if isinstance(reason, str | OSError) else ""
-        raise EnvironmentProblem(f"the timestamp authority did not answer{told}") from None
+        raise TimestampRefused(f"the timestamp authority did not answer{told}") from None
     decoded = _decode(response)
     info = None if decoded is None or decoded.status else decoded.tst_info
     if info is None:
-        raise EnvironmentProblem("the timestamp authority refused, or its answer cannot be read")
+        raise TimestampRefused("the timestamp authority refused, or its answer cannot be read")
     if (
         info.nonce != asked.nonce
         or info.message_imprint.message != hashlib.sha256(message).digest()
     ):
-        raise EnvironmentProblem("the timestamp authority answered to something else")
+        raise TimestampRefused("the timestamp authority answered to something else")
     return response
 
 

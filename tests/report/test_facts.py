@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -28,6 +29,7 @@ from pgbalise.report.case import (
     TraceReport,
 )
 from pgbalise.report.facts import read_facts, write_facts
+from pgbalise.report.html import html
 from pgbalise.tracing.decision import decide
 
 AT = datetime(2026, 6, 7, 14, 3, 5, 7, tzinfo=timezone(timedelta(hours=2)))
@@ -142,7 +144,9 @@ def test_facts_that_lack_something_are_refused() -> None:
         read_facts(json.dumps(document))
 
 
-@pytest.mark.parametrize("text", ["", "no", "[]", "null", "{}", "[" * 100_000, b"\xff\xfe\x00", "1"])
+@pytest.mark.parametrize(
+    "text", ["", "no", "[]", "null", "{}", "[" * 100_000, b"\xff\xfe\x00", "1"]
+)
 def test_what_is_no_report_is_refused(text: str | bytes) -> None:
     with pytest.raises(InvalidInput):
         read_facts(text)
@@ -155,3 +159,38 @@ def test_older_facts_without_what_is_optional_are_read() -> None:
     assert read_facts(json.dumps(document)) == replace(
         FACTS, extracts=None, case=None, signer=None, parameters=()
     )
+
+
+def leaves(value: Any, way: str = "") -> list[str]:
+    """Return the path of everything in a document."""
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    return [way[1:]] * bool(way) + [
+        path for name, item in inner for path in leaves(item, f"{way}.{name}")
+    ]
+
+
+ANYTHING = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just([]) | st.just({})
+)
+
+
+@given(
+    st.sampled_from(leaves(json.loads(write_facts(FACTS)))),
+    ANYTHING | st.sampled_from([10**400, 5e-324, -1e308, "0001-01-01T00:00:00+14:00"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_facts_are_refused_or_can_be_shown(path: str, value: Any) -> None:
+    """Whoever renders somebody else's facts gets a page or one line."""
+    text = changed(path, value)
+    found = None
+    with suppress(InvalidInput):
+        found = read_facts(text)
+    if found is not None:
+        html(found)
+        html(found, "fr")

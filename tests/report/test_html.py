@@ -12,14 +12,22 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from pgbalise.errors import InvalidInput
 from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
+    CaseLook,
+    InputDigest,
     LeakedTable,
     LeakFile,
     MappedColumn,
+    PossibleExtract,
+    RecordedCommitment,
+    Signer,
+    SourceChange,
     TraceReport,
 )
+from pgbalise.report.facts import read_facts
 from pgbalise.report.html import html
 from pgbalise.report.words import WORDS, Language
 from pgbalise.tracing.decision import decide
@@ -393,3 +401,124 @@ def test_languages_say_the_same_things() -> None:
 
 def test_same_report_gives_the_same_bytes() -> None:
     assert html(ONE) == html(ONE)
+
+
+AT = datetime(2026, 6, 7, 14, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_tables_say_how_rows_and_columns_were_found(language: Language) -> None:
+    columns = (
+        MappedColumn(
+            "poids", "carrier", "weight", "content", 0.913, ("x 2.20462", "decimal comma")
+        ),
+        MappedColumn("c 2", "ignored"),
+    )
+    tables = (
+        LeakedTable(
+            "a.zip: b.csv", "clinic.patient", 900, 800, "linkage", 60, 40, 7, 0.104, columns
+        ),
+        LeakedTable("a.zip: notes.csv", None, 88, 0),
+    )
+    text = text_of(body_of(html(replace(ONE, tables=tables), language)))
+    expected = {
+        "en": ("by content", "10.4%", "91.3%", "× 2.20462, decimal comma", "no relation"),
+        "fr": ("par contenu", "10,4 %", "91,3 %", "× 2,20462, virgule décimale", "aucune relation"),
+    }
+    for fact in ("a.zip: b.csv", "clinic.patient", "900", "800", "60", *expected[language]):
+        assert fact in text
+
+
+def test_several_relations_are_named_and_their_carriers_told_apart() -> None:
+    tables = tuple(LeakedTable(name, name, 9, 8, "key") for name in ("clinic.a", "clinic.b"))
+    carriers = (
+        CarrierEvidence("w", 3, 2, 1, 1, "clinic.a"),
+        CarrierEvidence("w", 3, 2, 1, 1, "clinic.b"),
+    )
+    document = html(replace(ONE, tables=tables, carriers=carriers))
+    assert "<title>Trace report – clinic.a, clinic.b</title>" in document
+    text = text_of(body_of(document))
+    assert "w clinic.a" in text
+    assert "w clinic.b" in text
+
+
+def test_rounds_are_shown_when_there_were_several() -> None:
+    together = replace(TWO, rounds=(("role_17", "role_101"),))
+    assert "Named in rounds" not in html(together)
+    document = html(replace(TWO, rounds=(("role_17",), ("role_101",))))
+    section = tree(document).find(".//table[@class='rounds']")
+    assert text_of(section) == "Who was named whenRoundNewly named 1role_17 2role_101"
+
+
+def test_rounds_that_name_others_than_the_verdict_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="rounds"):
+        replace(TWO, rounds=(("role_17",), ("role_3",)))
+
+
+def test_ledger_not_consulted_is_told_apart_from_nothing_found() -> None:
+    assert "ledger of extracts was not consulted" in html(ONE)
+    assert "holds no extract of the recipients named" in html(replace(ONE, extracts=()))
+
+
+def test_extracts_are_listed_with_why_they_fit() -> None:
+    extract = PossibleExtract(
+        1207,
+        "role_17",
+        AT,
+        datetime(2026, 6, 7, 14, 9, tzinfo=UTC),
+        12408,
+        "SELECT",
+        ("public.lab_result",),
+        "psql",
+        "10.3.0.17",
+        ("delivered 12,408 rows, the leak has 9,001", "something new"),
+    )
+    found = replace(ONE, extracts=(extract, replace(extract, rows=None)), extracts_fitting=11)
+    text = text_of(body_of(html(found)))
+    for fact in (
+        "2 of 11 that fit",
+        "1,207",
+        "2026-06-07 14:03–14:09 UTC",
+        "psql",
+        "10.3.0.17",
+        "not known",
+    ):
+        assert fact in text
+    assert "12 408 lignes remises, la fuite en a 9 001, something new" in text_of(
+        body_of(html(found, "fr"))
+    )
+
+
+def test_what_the_numbers_rest_on_is_told() -> None:
+    full = replace(
+        ONE,
+        commitments="registry",
+        commitments_recorded=(RecordedCommitment("role_17", AT),),
+        digests=(InputDigest("source", "public.lab_result", "cd" * 32),),
+        parameters=(("--column", "resultat=value"),),
+        case=CaseLook(4, "Forum, June", 2, 6e-9),
+        signer=Signer("ef" * 32, AT, "http://tsa.example/"),
+        source=(SourceChange("public.lab_result", 0.013, (("value", 0.004),)),),
+    )
+    text = text_of(body_of(html(full)))
+    for fact in (
+        "as the registry’s ledger keeps it; role_17 recorded on 7 June 2026",
+        "cd" * 32,
+        "--column resultat=value",
+        "Forum, June (number 4), look 2",
+        "kept to 6 × 10−9; this look spent 10−9",
+        "ef" * 32,
+        "http://tsa.example/",
+        "rows since deleted1.3%",
+        "cells changed in value0.4%",
+    ):
+        assert fact in text
+    bare = text_of(body_of(html(ONE)))
+    assert "This report is not signed" in bare
+    assert "Commitmentsnot checked" in bare
+
+
+def test_facts_for_programs_are_in_the_page() -> None:
+    script = tree(html(ONE, "fr")).find(".//script[@type='application/json']")
+    assert script is not None
+    assert read_facts(script.text or "") == ONE

@@ -21,7 +21,10 @@ def test_authority_confirms_bytes_and_nothing_else(authority: Authority) -> None
     assert abs(found.at - datetime.now(UTC)) < timedelta(minutes=5)
     assert found.authority == "CN=Test authority"
     assert check_timestamp(response, b"another signature", trusted) is None
-    assert check_timestamp(response, b"a signature", read_certificates(authority.other_certificate)) is None
+    assert (
+        check_timestamp(response, b"a signature", read_certificates(authority.other_certificate))
+        is None
+    )
 
 
 def test_damaged_response_is_not_good(authority: Authority) -> None:
