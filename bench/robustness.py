@@ -23,7 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bench.adult import ALTERED_SHARE, CARRIERS, COLUMNS, KEY, NUMBERS, adult, generated, policy
-from bench.trials import MERGES, Judgement, Source, disguised, drawn_key, named
+from bench.trials import MERGES, Judgement, Source, as_text, disguised, drawn_key, named
 from pgbalise.frames import mark
 from pgbalise.marking.policy import parse_policy
 
@@ -263,7 +263,7 @@ def _innocents(each: Each, trials: Trials) -> list[dict[str, Any]]:
     wide = sum(one[2] >= np.log10(RECIPIENTS / 0.01) for one in results) / trials.mixed
     what = (
         f"{trials.mixed:,} trials on Adult with the key, each with a master key, 1 to 10 thieves, "
-        f"an attack and 100 to 5,000 rows of its own"
+        f"an attack and 100 to 5,000 rows of its own; the key and the carriers leak"
     )
     return [
         _entry(
@@ -288,12 +288,13 @@ def _innocents(each: Each, trials: Trials) -> list[dict[str, Any]]:
 def _any_attack(number: int) -> tuple[int, int, float]:
     """Thieves accused, others accused, and the strongest evidence (log10) against another."""
     rng = np.random.default_rng([3, number])
-    source = _adult_source(rng)
+    source = _adult_source(rng).bare()
     thieves = rng.choice(source.recipients, rng.integers(1, 11), replace=False).tolist()
     rows = _some(source, _rows_drawn(rng), rng)
     merge = str(rng.choice(list(MERGES)))
     # of a leak that has the key, only the rows that it names are fetched
-    found = source.judge(source.leaked_by(thieves, rows, merge, rng), ALPHA, rows=rows)
+    leak = source.leaked_by(thieves, rows, merge, rng)
+    found = source.judge(leak, ALPHA, rows=rows)
     return *_counted(found, thieves), found.strongest_but(thieves)
 
 
@@ -330,17 +331,19 @@ def _stranger(number: int, kind: str, form: str) -> tuple[int, bool]:
         for half in np.array_split(order, 2)
     )
     source = Source.of(mine, policy(), drawn_key(rng), named(RECIPIENTS))
+    keyed = form == "with key"
+    source = source.bare() if keyed else source
     rows = _some(source, count, rng)
     if kind == "not ours":
         at = pa.array(rows)
         invented = generated(count, rng).set_column(0, KEY, numbers.take(at))
-        leak = Source.of(invented, source.policy, source.key, source.recipients).text
+        leak = as_text(invented.select(source.table.column_names))
     elif kind == "ours, unmarked":
         leak = source.text.take(pa.array(rows))
     else:
         other = Source.of(theirs, policy(), drawn_key(rng), source.recipients)
         leak = other.leaked_by([str(rng.choice(other.recipients))], rows, "", rng)
-    keyed = form == "with key"
+        leak = leak.select(source.table.column_names)
     found = source.judge(_formed(leak, form, rng), ALPHA, rows=rows if keyed else None)
     return len(found.accused), bool(found.log10_e_values)
 

@@ -7,7 +7,7 @@ is the caller's generator.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +93,11 @@ class Source:
         cls, table: pa.Table, policy: Policy, key: MasterKey, recipients: Sequence[str]
     ) -> Source:
         return cls(table, as_text(table), policy, key, recipients)
+
+    def bare(self) -> Source:
+        """The same with the columns alone that marks rest on."""
+        columns = list(self.policy.relations[0].needed)
+        return replace(self, table=self.table.select(columns), text=self.text.select(columns))
 
     def leaked_by(
         self,
