@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,10 @@ class Context:
         return Correlations.learn(self.stored, self.relation)
 
 
+AttackKind = Literal["selection", "values", "collusion", "look", "key"]
+"""What an attack works on: which rows and columns are leaked, the values of marked cells, several
+copies at once, how things are written, the key."""
+
 Apply = Callable[[Sequence[pa.Table], Context, float, np.random.Generator], pa.Table]
 
 
@@ -43,6 +47,7 @@ class Attack:
     """Something that thieves do to their copies before they publish one table."""
 
     name: str
+    kind: AttackKind
     description: str
     parameter: str
     """What the strength says; empty for an attack that has none."""
@@ -51,13 +56,18 @@ class Attack:
     usual: float
     """The strength that stands for the attack where only one is tried."""
     run: Apply
-    colluders: int = 1
-    """The smallest number of copies that it needs."""
-    keeps_key: bool = True
-    keeps_names: bool = True
-    """Whether the leak's columns still have the relation's names."""
     whole: bool = False
     """Whether it looks at rows together: then it is done to a whole copy, before rows are kept."""
+
+    @property
+    def colluders(self) -> int:
+        """The smallest number of copies that it needs."""
+        return 2 if self.kind == "collusion" else 1
+
+    @property
+    def keeps_key(self) -> bool:
+        """Whether the leak still says which row is which."""
+        return self.kind != "key"
 
     def apply(
         self,
@@ -106,10 +116,16 @@ _MERGES: dict[Merge, str] = {
 }
 assert set(_MERGES) == set(get_args(Merge))
 
+
+def _fixed(name: str, kind: AttackKind, description: str, run: Apply) -> Attack:
+    return Attack(name, kind, description, "", (1.0,), 1.0, run)
+
+
 ATTACKS: tuple[Attack, ...] = (
-    Attack("none", "the copy as it was supplied", "", (1.0,), 1.0, lambda c, *_: c[0]),
+    _fixed("none", "selection", "the copy as it was supplied", lambda c, *_: c[0]),
     Attack(
         "subset",
+        "selection",
         "only a share of the rows is kept",
         "share of the rows kept",
         (0.5, 0.1, 0.01),
@@ -118,6 +134,7 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         "columns",
+        "selection",
         "a share of the marked columns is dropped",
         "share of the carriers dropped",
         (0.5, 0.8),
@@ -125,7 +142,17 @@ ATTACKS: tuple[Attack, ...] = (
         lambda c, x, share, rng: damage.drop_carriers(c[0], x.relation, share, rng),
     ),
     Attack(
+        "superset",
+        "selection",
+        "real rows of another origin are mixed in",
+        "rows added per row",
+        (0.5, 1.0),
+        1.0,
+        _enlarged,
+    ),
+    Attack(
         "flip",
+        "values",
         "cells are moved by one quantum, as a mark would",
         "share of the cells moved",
         (0.1, 0.3, 0.5),
@@ -134,6 +161,7 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         "noise",
+        "values",
         "Gaussian noise on every marked column",
         "standard deviation in quanta",
         (0.5, 1.0, 3.0),
@@ -142,6 +170,7 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         "round",
+        "values",
         "every marked column is rounded",
         "grid in quanta",
         (2.0, 5.0, 10.0),
@@ -150,6 +179,7 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         "resample",
+        "values",
         "cells are replaced by those of other rows",
         "share of the cells replaced",
         (0.1, 0.3, 0.6),
@@ -158,88 +188,48 @@ ATTACKS: tuple[Attack, ...] = (
     ),
     Attack(
         "correlation",
-        "improbable cells are set to what the other columns and rows make probable",
+        "values",
+        "improbable cells are set to what other columns and rows make probable",
         "largest share of the cells edited",
         (0.05, 0.15, 0.3),
         0.15,
         _corrected,
         whole=True,
     ),
-    Attack(
-        "superset",
-        "real rows of another origin are mixed in",
-        "rows added per row",
-        (0.5, 1.0),
-        1.0,
-        _enlarged,
-    ),
-    Attack(
+    _fixed(
         "mix",
+        "collusion",
         "each row from a copy picked at random",
-        "",
-        (1.0,),
-        1.0,
         lambda c, _, __, rng: mix(c, rng),
-        colluders=2,
     ),
-    *(
-        Attack(how, text, "", (1.0,), 1.0, _merged(how), colluders=2)
-        for how, text in _MERGES.items()
-    ),
-    Attack(
+    *(_fixed(how, "collusion", text, _merged(how)) for how, text in _MERGES.items()),
+    _fixed(
         "sort",
+        "look",
         "the rows are sorted by a marked column",
-        "",
-        (1.0,),
-        1.0,
         lambda c, x, _, rng: damage.sort(c[0], x.relation, rng),
     ),
-    Attack(
+    _fixed(
         "comma",
+        "look",
         "numbers are written with a decimal comma",
-        "",
-        (1.0,),
-        1.0,
         lambda c, *_: damage.decimal_comma(c[0]),
     ),
-    Attack(
-        "dates",
-        "dates are written as 31/12/2021",
-        "",
-        (1.0,),
-        1.0,
-        lambda c, *_: damage.french_dates(c[0]),
+    _fixed(
+        "dates", "look", "dates are written as 31/12/2021", lambda c, *_: damage.french_dates(c[0])
     ),
-    Attack(
-        "rename",
-        "the columns are given other names",
-        "",
-        (1.0,),
-        1.0,
-        lambda c, *_: damage.rename(c[0]),
-        keeps_names=False,
-    ),
-    Attack(
+    _fixed("rename", "look", "the columns have other names", lambda c, *_: damage.rename(c[0])),
+    _fixed(
         "rekey",
+        "key",
         "the key is replaced by new numbers",
-        "",
-        (1.0,),
-        1.0,
         lambda c, x, _, rng: damage.new_key(c[0], x.relation, rng),
-        keeps_key=False,
     ),
-    Attack(
-        "keyless",
-        "the key is dropped",
-        "",
-        (1.0,),
-        1.0,
-        lambda c, x, *_: damage.drop_key(c[0], x.relation),
-        keeps_key=False,
+    _fixed(
+        "keyless", "key", "the key is dropped", lambda c, x, *_: damage.drop_key(c[0], x.relation)
     ),
 )
-"""Every attack. Those on values are `damage`, `correlation` and `collusion`; the last six change
-how a leak looks, not what it says."""
+"""Every attack."""
 
 
 def attack_named(name: str) -> Attack:

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pgbalise.marking.policy import Relation
+from pgbalise.marking.embedding import Column
+from pgbalise.marking.policy import Carrier, Relation
 from pgbalise.marking.types import Kind
 from pgbalise.tracing.attacks.cells import read, write
 from pgbalise.tracing.attacks.damage import copies_alike, present, shifted
@@ -38,12 +39,24 @@ def merge(
         held = np.stack([column.values for column in columns])
         first = columns[0]
         if how == "average" and carrier.kind is not Kind.CATEGORICAL:
-            mean = np.mean(held - held[0], axis=0, dtype=np.float64)
-            values = shifted(carrier, first, np.where(first.valid, mean, 0.0))
+            values = _mean(carrier, first, held)
         else:
             values = _picked(held, how, rng)
         out = write(out, carrier, first, values)
     return out
+
+
+def _mean(carrier: Carrier, first: Column, held: NDArray[Any]) -> NDArray[Any]:
+    if carrier.kind is Kind.FLOAT:
+        with np.errstate(invalid="ignore"):
+            by = np.mean(held - held[0], axis=0, dtype=np.float64)
+        return shifted(carrier, first, np.nan_to_num(by))
+    # ties go to the even number, as people and programs round: neither copy is preferred
+    members = len(held)
+    below, rest = np.divmod(np.sum(held - held[0], axis=0), members)
+    below = below + held[0]
+    up = (2 * rest > members) | ((2 * rest == members) & (below % 2 == 1))
+    return np.asarray(below + up)
 
 
 def _picked(held: NDArray[Any], how: Merge, rng: np.random.Generator) -> NDArray[Any]:
