@@ -49,8 +49,8 @@ def merge(
 def _mean(carrier: Carrier, first: Column, held: NDArray[Any]) -> NDArray[Any]:
     if carrier.kind is Kind.FLOAT:
         with np.errstate(invalid="ignore"):
-            by = np.mean(held - held[0], axis=0, dtype=np.float64)
-        return shifted(carrier, first, np.nan_to_num(by))
+            by = np.sum(held - held[0], axis=0, dtype=np.float64) / len(held)
+        return shifted(carrier, first, np.nan_to_num(np.asarray(by, np.float64)))
     # ties go to the even number, as people and programs round: neither copy is preferred
     members = len(held)
     below, rest = np.divmod(np.sum(held - held[0], axis=0), members)
