@@ -377,7 +377,7 @@ def _bar(one: Estimate, y: int, write: _Write) -> str:
     )
 
 
-_PLOT_LEFT, _PLOT_TOP, _PLOT_RIGHT, _PLOT_BOTTOM = 56, 12, 500, 262
+_PLOT_LEFT, _PLOT_TOP, _PLOT_RIGHT, _PLOT_BOTTOM = 56, 12, 460, 262
 
 
 def _curves(study: Study, write: _Write) -> str:
@@ -439,7 +439,7 @@ def _curves(study: Study, write: _Write) -> str:
     )
 
 
-def _cut(text: str, most: int = 31) -> str:
+def _cut(text: str, most: int = 34) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -471,7 +471,7 @@ def _table(head: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], capt
 
 
 def _all_figures(study: Study, write: _Write) -> str:
-    head = [(write.word("attack"), False), (write.word("strength"), False)]
+    head = [(write.word("attack"), False)]
     head += [
         (write.word(name), True)
         for name in (
@@ -482,11 +482,9 @@ def _all_figures(study: Study, write: _Write) -> str:
     rows = []
     for one in study.estimates:
         low, high = one.interval
-        key = "" if one.setting.keyed or one.setting.attack.kind == "key" else "without_key"
         rows.append(
             [
-                escape(write.attack(one) + (f", {write.word(key)}" if key else "")),
-                escape(write.strength(one)),
+                escape(write.what(one)),
                 write.count(one.setting.colluders),
                 write.share(one.detection),
                 f"{write.number(100 * low, 0)}–{write.number(100 * high, 0)}",

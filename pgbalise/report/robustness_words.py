@@ -66,7 +66,6 @@ WORDS: dict[Language, dict[str, str]] = {
         "table_caption": "Each line: {trials} leaks of {rows} rows. Rows needed: at least one thief"
         " named in 95% of the leaks.",
         "attack": "Attack",
-        "strength": "Strength",
         "thieves": "Thieves",
         "detected": "Named",
         "interval": "95% interval",
@@ -169,7 +168,6 @@ WORDS: dict[Language, dict[str, str]] = {
         "table_caption": "Par ligne : {trials} fuites de {rows} lignes. Lignes nécessaires : au"
         " moins un voleur désigné dans 95 % des fuites.",
         "attack": "Attaque",
-        "strength": "Force",
         "thieves": "Voleurs",
         "detected": "Désigné",
         "interval": "Intervalle à 95 %",

@@ -643,8 +643,15 @@ def study(
         if not compared or other == policy:
             continue
         second = Rehearsal(other, protected.qualified, stored, recipients, **options)
-        again = tuple(second.estimate(e.setting, rows, trials, sizes=True) for e in compared)
-        made.append(Variant(change, factor, again))
+        again = []
+        for one in compared:
+            setting = one.setting
+            if change == "quantum" and setting.attack.in_quanta:
+                # the thief does the same to the data, whatever the policy
+                setting = replace(setting, strength=setting.strength / factor)
+            tried = second.estimate(setting, rows, trials, sizes=True)
+            again.append(replace(tried, setting=one.setting))
+        made.append(Variant(change, factor, tuple(again)))
         scored, wronged = scored + second.scored, wronged + second.wronged
     return Study(
         protected.qualified,

@@ -56,6 +56,8 @@ class Attack:
     usual: float
     """The strength that stands for the attack where only one is tried."""
     run: Apply
+    in_quanta: bool = False
+    """Whether the strength is counted in the policy's quanta."""
     whole: bool = False
     """Whether it looks at rows together: then it is done to a whole copy, before rows are kept."""
 
@@ -167,6 +169,7 @@ ATTACKS: tuple[Attack, ...] = (
         (0.5, 1.0, 3.0),
         1.0,
         lambda c, x, scale, rng: damage.noise(c[0], x.relation, scale, rng),
+        in_quanta=True,
     ),
     Attack(
         "round",
@@ -176,6 +179,7 @@ ATTACKS: tuple[Attack, ...] = (
         (2.0, 5.0, 10.0),
         5.0,
         lambda c, x, factor, _: damage.coarsen(c[0], x.relation, factor),
+        in_quanta=True,
     ),
     Attack(
         "resample",

@@ -58,11 +58,11 @@ class _Bins:
     @classmethod
     def fit(cls, table: pa.Table, name: str) -> _Bins | None:
         text = one_chunk(table.column(name))
+        counts = pc.value_counts(text.drop_null())
         numbers, read = _as_numbers(text)
-        if read.any() and read.sum() >= 0.9 * (len(text) - text.null_count):
+        if len(counts) > _COMMON and read.sum() >= 0.9 * (len(text) - text.null_count):
             inner = np.quantile(numbers[read], np.linspace(0, 1, _BINS + 1)[1:-1])
             return cls(name, np.unique(inner), None)
-        counts = pc.value_counts(text.drop_null())
         number = np.asarray(counts.field("counts"))
         top = np.argsort(-number, kind="stable")[:_COMMON]
         if not len(text) or number[top].sum() < _TELLING * len(text):
