@@ -47,7 +47,7 @@ def test_values_that_contradict_another_column_are_put_right():
     """The quantum is far too coarse: x follows from y."""
     stored, copy, out = attacked(0.0, 1, 0.5)
     assert np.mean(stored != copy) > 0.2
-    assert np.mean(stored != out) < 0.01
+    assert np.mean(stored != out) < 0.05
 
 
 def test_marks_within_the_natural_spread_are_not_found():
