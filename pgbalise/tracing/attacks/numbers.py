@@ -1,4 +1,4 @@
-"""What thieves do, for simulations and tests: collusion on symbols, damage to values and rows.
+"""Damage to symbols, numbers and rows as arrays: for simulations and for the noise model.
 
 Everything is pure: randomness comes from the generator that the caller passes.
 """

@@ -1,0 +1,91 @@
+"""How well a policy's marks would survive on this database's own rows.
+
+Reads a sample of a relation, and nothing else: no recipient, no key and no marked view is needed.
+Copies are marked in memory with a master key that is good for nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pgbalise.catalog import columns, relation_info, sample
+from pgbalise.errors import InvalidInput, InvalidPolicy
+from pgbalise.fit import fit_columns
+from pgbalise.tracing.robustness import Progress, Setting, Study, silent, study
+
+if TYPE_CHECKING:
+    from pgbalise.marking.policy import Policy, Relation
+    from pgbalise.session import Session
+
+SAMPLE_ROWS: Final = 200_000
+"""Rows of the relation that copies are made of, at most."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a policy."""
+
+    settings: Sequence[Setting]
+    relation: str | None = None
+    """``schema.name``; None for the policy's only one."""
+    recipients: int = 1_000
+    alpha: float = 1e-6
+    rows: int = 1_000
+    """Rows of the copies that leak."""
+    trials: int = 40
+    seed: int = 1
+    sample_rows: int = SAMPLE_ROWS
+
+
+def evaluate(
+    session: Session, policy: Policy, question: Question, progress: Progress = silent
+) -> Study:
+    """Mark, attack and trace copies of the database's own rows.
+
+    Needs SELECT on the relation; writes nothing. Raise InvalidPolicy when the policy does not fit
+    the relation, InvalidInput when there are too few rows or recipients to try anything.
+    """
+    if question.recipients < 1:
+        raise InvalidInput("an evaluation needs at least one recipient")
+    protected = policy.relation(question.relation)
+    progress("reading rows", 0, len(question.settings))
+    stored = stored_sample(session, protected, question.sample_rows, question.seed)
+    return study(
+        policy,
+        protected.qualified,
+        stored,
+        [f"recipient_{number}" for number in range(1, question.recipients + 1)],
+        question.settings,
+        alpha=question.alpha,
+        rows=question.rows,
+        trials=question.trials,
+        seed=question.seed,
+        progress=progress,
+    )
+
+
+def stored_sample(session: Session, relation: Relation, rows: int, seed: int) -> pa.Table:
+    """Return rows of a relation drawn at random, all columns as text.
+
+    Rows whose key has a NULL are left out. Raise InvalidPolicy when the relation is not there or
+    its columns are not those of the policy.
+    """
+    info = relation_info(session, relation.schema, relation.name)
+    if info is None:
+        raise InvalidPolicy(f"{relation.qualified}: there is no such relation")
+    chosen = columns(session, relation.schema, relation.name)
+    fit_columns(relation, chosen)
+    drawn = sample(session, info, chosen, rows, seed)
+    by_column: Sequence[Sequence[str | None]] = list(zip(*drawn, strict=True)) or [()] * len(chosen)
+    table = pa.table(
+        {c.name: pa.array(texts, pa.string()) for c, texts in zip(chosen, by_column, strict=True)}
+    )
+    return table.filter(
+        reduce(pc.and_, [table.column(name).is_valid() for name, _ in relation.key])
+    )

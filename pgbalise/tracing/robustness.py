@@ -1,0 +1,668 @@
+"""How well a policy's marks survive: copies marked, attacked and traced, many times over.
+
+Everything follows from a seed, and trials share what they can: trial t has the same thieves and the
+same rows under every attack, and its leak of n rows is part of its leak of more rows. So
+differences between attacks, policies and sizes are not drowned by chance.
+
+An e-value depends on one recipient only, so of N recipients the thieves and a few innocents drawn
+anew for each trial are scored, against the threshold N / alpha of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from math import ceil, lgamma
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pgbalise.errors import InvalidInput, InvalidLeak
+from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
+from pgbalise.marking.cells import carrier_secret, select
+from pgbalise.marking.codes import bias, codeword, dither
+from pgbalise.marking.embedding import alternatives
+from pgbalise.marking.keys import MASTER_KEY_BYTES, MasterKey
+from pgbalise.marking.policy import Carrier, Equivalents, Policy, Relation, Tolerance
+from pgbalise.trace import Marking, Trace, trace
+from pgbalise.tracing.attacks.catalogue import ATTACKS, Attack, Context, attack_named
+from pgbalise.tracing.attacks.cells import texts
+from pgbalise.tracing.attacks.damage import drop_key
+
+POWER = 0.95
+"""The detection rate that "rows needed" is about."""
+
+SCORED = 50
+"""Innocents scored in each trial, drawn anew."""
+
+LINKED_ROWS = 20_000
+"""A leak without its key is looked for among so many stored rows at most."""
+
+_FEWEST_ROWS = 8
+_GRID = 1.1
+"""Leak sizes that are tried grow by this factor."""
+
+Progress = Callable[[str, int, int], None]
+"""Is told what is being tried, and how many settings of how many are done."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Tell nobody about progress."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is done to a leak."""
+
+    attack: Attack
+    strength: float
+    colluders: int = 1
+    keyed: bool = True
+    """Whether the leak is traced by its key."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one leak."""
+
+    thieves: tuple[str, ...]
+    accused: tuple[str, ...]
+    traced: bool
+    """Whether the leak could be traced at all."""
+    cells: int
+    """Marked cells whose evidence was used."""
+    strongest: float
+    """The largest log10 e-value among the thieves; minus infinity when not traced."""
+    decades: Mapping[str, float]
+    """By carrier: what its cells add to the log10 e-value of the first thief."""
+
+    @property
+    def named(self) -> int:
+        """How many of the thieves are accused."""
+        return len(set(self.thieves) & set(self.accused))
+
+    @property
+    def wronged(self) -> int:
+        """How many innocents are accused."""
+        return len(set(self.accused) - set(self.thieves))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What came of the leaks of one setting."""
+
+    setting: Setting
+    rows: int
+    """Rows of each copy."""
+    trials: tuple[Trial, ...]
+    sizes: tuple[int | None, ...] | None = None
+    """Rows of the copies from which each trial names a thief, ascending; None for more than
+    there are. Those not tried any more count as None. Not looked for: None."""
+    most: int = 0
+    """Rows that were tried at most."""
+
+    @property
+    def detected(self) -> int:
+        """Trials in which at least one thief is named."""
+        return sum(trial.named > 0 for trial in self.trials)
+
+    @property
+    def detection(self) -> float:
+        """Share of trials in which at least one thief is named."""
+        return self.detected / len(self.trials)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where that share lies with 95 % confidence."""
+        return clopper_pearson(self.detected, len(self.trials))
+
+    @property
+    def recall(self) -> float:
+        """Share of the thieves that are named."""
+        return sum(t.named for t in self.trials) / sum(len(t.thieves) for t in self.trials)
+
+    @property
+    def all_named(self) -> float:
+        """Share of trials in which every thief is named."""
+        return sum(t.named == len(t.thieves) for t in self.trials) / len(self.trials)
+
+    @property
+    def false_accusations(self) -> int:
+        """Innocents accused, over all trials."""
+        return sum(trial.wronged for trial in self.trials)
+
+    @property
+    def not_traced(self) -> int:
+        """Trials whose leak could not be traced."""
+        return sum(not trial.traced for trial in self.trials)
+
+    @property
+    def decades(self) -> dict[str, float]:
+        """By carrier: the mean of what it adds to the log10 e-value of a thief."""
+        names = dict.fromkeys(name for trial in self.trials for name in trial.decades)
+        return {
+            name: sum(t.decades.get(name, 0.0) for t in self.trials) / len(self.trials)
+            for name in names
+        }
+
+    def rows_for(self, power: float = POWER) -> int | None:
+        """Return the rows with which a share ``power`` of the trials names a thief.
+
+        None when more are needed than were tried, or the sizes were not looked for.
+        """
+        if self.sizes is None:
+            return None
+        return self.sizes[ceil(power * len(self.sizes) - 1e-9) - 1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the estimate as JSON has it."""
+        low, high = self.interval
+        return {
+            "attack": self.setting.attack.name,
+            "strength": self.setting.strength if self.setting.attack.parameter else None,
+            "colluders": self.setting.colluders,
+            "key": self.setting.keyed,
+            "rows": self.rows,
+            "trials": len(self.trials),
+            "detection": self.detection,
+            "interval": [low, high],
+            "recall": self.recall,
+            "all_named": self.all_named,
+            "false_accusations": self.false_accusations,
+            "not_traced": self.not_traced,
+            "decades": self.decades,
+            "rows_needed": self.rows_for(),
+            "rows_tried": self.most or None,
+            "sizes": None if self.sizes is None else list(self.sizes),
+        }
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The same leaks under a policy with other densities or quanta."""
+
+    change: str
+    """``density`` or ``quantum``."""
+    factor: float
+    estimates: tuple[Estimate, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the variant as JSON has it."""
+        return {
+            "change": self.change,
+            "factor": self.factor,
+            "estimates": [estimate.as_dict() for estimate in self.estimates],
+        }
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that was found out about one relation of a policy."""
+
+    relation: str
+    recipients: int
+    alpha: float
+    rows: int
+    trials: int
+    seed: int
+    stored: int
+    """Rows of the relation that copies were made of."""
+    scored: int
+    """Innocents that were scored, over all leaks."""
+    wronged: int
+    """How many of those were accused."""
+    estimates: tuple[Estimate, ...]
+    variants: tuple[Variant, ...]
+
+    @property
+    def untouched(self) -> Estimate | None:
+        """The estimate for copies that nobody altered."""
+        return next((e for e in self.estimates if e.setting.attack.name == "none"), None)
+
+    @property
+    def hardest(self) -> Estimate | None:
+        """The estimate of the lone thief's attack that hurts most, at its usual strength."""
+        return hardest(self.estimates)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the study as JSON has it."""
+        return {
+            "relation": self.relation,
+            "recipients": self.recipients,
+            "alpha": self.alpha,
+            "rows": self.rows,
+            "trials": self.trials,
+            "seed": self.seed,
+            "stored": self.stored,
+            "innocents_scored": self.scored,
+            "innocents_accused": self.wronged,
+            "estimates": [estimate.as_dict() for estimate in self.estimates],
+            "variants": [variant.as_dict() for variant in self.variants],
+        }
+
+
+def hardest(estimates: Iterable[Estimate]) -> Estimate | None:
+    """Return the estimate of the lone thief's attack on values that needs most rows.
+
+    Of attacks that need the same, the one that is detected less often.
+    """
+    hurt = [
+        e
+        for e in estimates
+        if e.setting.colluders == 1
+        and e.setting.strength == e.setting.attack.usual
+        and e.setting.attack.kind == "values"
+        and e.sizes is not None
+    ]
+
+    def pain(one: Estimate) -> tuple[float, float]:
+        return one.rows_for() or np.inf, -one.detection
+
+    return max(hurt, key=pain, default=None)
+
+
+def clopper_pearson(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Return an interval that holds a probability with at least ``level`` confidence.
+
+    C. J. Clopper and E. S. Pearson, "The use of confidence or fiducial limits illustrated in the
+    case of the binomial", Biometrika 26(4), 1934. Raises InvalidInput unless 0 <= hits <= trials.
+    """
+    if not 0 <= hits <= trials or trials < 1:
+        raise InvalidInput(f"{hits} of {trials} trials")
+    k = np.arange(trials + 1)
+    choose = np.array([lgamma(trials + 1) - lgamma(i + 1) - lgamma(trials - i + 1) for i in k])
+
+    def solve(tail: NDArray[np.bool_], rising: bool) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            p = (low + high) / 2
+            mass = np.exp(choose + k * np.log(p) + (trials - k) * np.log1p(-p))[tail].sum()
+            if (mass < (1 - level) / 2) == rising:
+                low = p
+            else:
+                high = p
+        return (low + high) / 2
+
+    return (
+        solve(k >= hits, rising=True) if hits else 0.0,
+        solve(k <= hits, rising=False) if hits < trials else 1.0,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Marks:
+    """One carrier's cells, ready to be marked for anyone."""
+
+    column: str
+    position: NDArray[np.int32]
+    """Of each row's cell; -1 where it carries no bit."""
+    bit: NDArray[np.uint8]
+    """The bit that the stored value stands for."""
+    moved: pa.Array
+    """What stands for the other bit, as text."""
+
+
+class _Copier:
+    """Marks rows of one relation as `pgbalise.frames.mark` does, in a fraction of its time."""
+
+    def __init__(self, policy: Policy, relation: Relation, key: MasterKey, stored: pa.Table):
+        self.stored = stored
+        self.marks = [
+            _marks(policy, relation, carrier, key, stored) for carrier in relation.carriers
+        ]
+
+    def copy(self, word: NDArray[np.uint8], rows: NDArray[np.int64]) -> pa.Table:
+        """Return some of the rows as they are supplied to whoever has this codeword."""
+        index = pa.array(rows)
+        table = self.stored.take(index)
+        for marks in self.marks:
+            position = marks.position[rows]
+            changed = (position >= 0) & (word[position] != marks.bit[rows])
+            at = np.flatnonzero(changed)
+            old = one_chunk(table.column(marks.column))
+            new = pc.replace_with_mask(
+                old, pa.array(changed), marks.moved.take(pa.array(rows[at])).cast(old.type)
+            )
+            where = table.column_names.index(marks.column)
+            table = table.set_column(where, marks.column, new)
+        return table
+
+
+def _marks(
+    policy: Policy, relation: Relation, carrier: Carrier, key: MasterKey, stored: pa.Table
+) -> _Marks:
+    parts, valid = key_from_arrow(stored, carrier.entity or relation.key)
+    cells = select(
+        carrier_secret(key, policy, relation, carrier), carrier, policy.derivation, parts
+    )
+    column = column_from_arrow(stored, carrier).take(cells.row)
+    options = alternatives(carrier, column, cells.up)
+    can = np.flatnonzero(options.markable & valid[cells.row])
+    rows = cells.row[can]
+    position = np.full(stored.num_rows, -1, np.int32)
+    position[rows] = cells.position[can]
+    bit = np.zeros(stored.num_rows, np.uint8)
+    bit[rows] = options.parity[can] ^ dither(key, policy.epoch)[cells.position[can]]
+    scales = None if column.scales is None else column.scales[can]
+    place = np.full(stored.num_rows, -1, np.int64)
+    place[rows] = np.arange(len(rows))
+    written = texts(carrier, options.moved[can], scales)
+    moved = written.take(pa.array(place, mask=place < 0))
+    return _Marks(carrier.column, position, bit, moved)
+
+
+class Rehearsal:
+    """One relation under one policy, whose copies are leaked and traced over and over."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        relation: str | None,
+        stored: pa.Table,
+        recipients: Sequence[str],
+        *,
+        alpha: float,
+        seed: int,
+        scored: int = SCORED,
+        linked_rows: int = LINKED_ROWS,
+    ) -> None:
+        """``stored``: rows of the relation, all columns, as text.
+
+        The master key is drawn from ``seed``: it is good for nothing else. Raise InvalidInput
+        when there are too few rows or recipients, or a stored value is not of its type.
+        """
+        if stored.num_rows < _FEWEST_ROWS:
+            raise InvalidInput(
+                f"{stored.num_rows} rows are too few to try anything",
+                hint=f"at least {_FEWEST_ROWS} are needed",
+            )
+        self.policy = policy
+        self.relation = policy.relation(relation)
+        self.stored = stored.combine_chunks()
+        self.recipients = tuple(recipients)
+        self.alpha = alpha
+        self.seed = seed
+        self.scored = 0
+        self.wronged = 0
+        self._innocents = scored
+        self._linked_rows = linked_rows
+        self._key = MasterKey(np.random.default_rng([seed, 0]).bytes(MASTER_KEY_BYTES))
+        self._thresholds = bias(self._key, policy.epoch)
+        self._copier = _Copier(policy, self.relation, self._key, self.stored)
+        self._whole = Context(self.relation, self.stored, same_rows=True)
+        self._last: tuple[object, pa.Table] | None = None
+        sizes: list[int] = []
+        size = float(_FEWEST_ROWS)
+        while size < stored.num_rows:
+            sizes.append(round(size))
+            size = max(size * _GRID, size + 1)
+        self.sizes = (*sizes, stored.num_rows)
+
+    def trial(self, setting: Setting, number: int, rows: int) -> Trial:
+        """Leak copies of ``rows`` rows, attacked, and trace what becomes of them."""
+        rng = np.random.default_rng([self.seed, 1, number])
+        people = rng.permutation(len(self.recipients))
+        order = rng.permutation(self.stored.num_rows)
+        if setting.colluders > len(people):
+            raise InvalidInput(f"{setting.colluders} thieves among {len(people)} recipients")
+        thieves = tuple(self.recipients[n] for n in people[: setting.colluders])
+        suspects = thieves + tuple(
+            self.recipients[n] for n in people[setting.colluders :][: self._innocents]
+        )
+        leak = self._leak(setting, number, thieves, order, rows)
+        if setting.attack.keeps_key and not setting.keyed:
+            leak = drop_key(leak, self.relation)
+        if setting.keyed:
+            within = order[: leak.num_rows if leak.num_rows > rows else rows]
+        else:
+            within = np.sort(order[: max(self._linked_rows, leak.num_rows)])
+        marking = Marking(
+            self.policy, self.relation, self._key, self.stored.take(pa.array(within)), suspects
+        )
+        self.scored += len(suspects) - len(thieves)
+        try:
+            # the threshold is N / alpha: that of all recipients
+            share = len(suspects) / len(self.recipients)
+            found = trace(leak, [marking], alpha=self.alpha * share)
+        except InvalidLeak:
+            return Trial(thieves, (), False, 0, -np.inf, {})
+        verdict = found.verdict
+        accused = tuple(verdict.accused)
+        self.wronged += len(set(accused) - set(thieves))
+        return Trial(
+            thieves,
+            accused,
+            True,
+            verdict.cells_used,
+            max(v.log10_e_value for v in verdict.verdicts if v.recipient in thieves),
+            self._decades(found, thieves[0]),
+        )
+
+    def _leak(
+        self,
+        setting: Setting,
+        number: int,
+        thieves: Sequence[str],
+        order: NDArray[np.int64],
+        rows: int,
+    ) -> pa.Table:
+        attack = setting.attack
+        chance = np.random.default_rng([self.seed, 2, number, crc32(attack.name.encode())])
+        words = [codeword(self._key, name, self.policy.epoch, self._thresholds) for name in thieves]
+        kept = order[:rows]
+        if not attack.whole:
+            copies = [self._copier.copy(word, kept) for word in words]
+            others = self.stored.take(pa.array(order[rows : 2 * rows]))
+            context = replace(self._whole, others=others, same_rows=False)
+            return attack.apply(copies, context, chance, setting.strength)
+        if self._last is None or self._last[0] != (setting, number):
+            everything = np.arange(self.stored.num_rows)
+            copies = [self._copier.copy(word, everything) for word in words]
+            made = attack.apply(copies, self._whole, chance, setting.strength)
+            self._last = ((setting, number), made)
+        return self._last[1].take(pa.array(kept))
+
+    def _decades(self, found: Trace, thief: str) -> dict[str, float]:
+        """By carrier: what its cells add to the log10 e-value of a thief who acted alone."""
+        word = codeword(self._key, thief, self.policy.epoch, self._thresholds)
+        share = self._thresholds / 65536.0
+        out = {}
+        for part in found.carriers:
+            at = part.evidence.position
+            log0, log1 = part.evidence.log_likelihood0, part.evidence.log_likelihood1
+            # no cell is trusted more than this: a symbol may be wrong for any reason
+            log0, log1 = (np.maximum(one, np.maximum(log0, log1) - 7.0) for one in (log0, log1))
+            mean = np.logaddexp(np.log(share[at]) + log1, np.log1p(-share[at]) + log0)
+            gain = np.where(word[at] == 1, log1, log0) - mean
+            out[part.carrier.column] = float(gain.sum() / np.log(10.0))
+        return out
+
+    def estimate(self, setting: Setting, rows: int, trials: int, *, sizes: bool) -> Estimate:
+        """Try a setting: ``trials`` leaks of ``rows`` rows, and if ``sizes`` of other sizes too."""
+        rows = min(rows, self.stored.num_rows)
+        done = tuple(self.trial(setting, number, rows) for number in range(trials))
+        out = Estimate(setting, rows, done)
+        if not sizes:
+            return out
+        found: list[int | None] = []
+        allowed = trials - ceil(POWER * trials - 1e-9)
+        start = self._at(rows)
+        for number, trial in enumerate(done):
+            least = self._least(setting, number, start, {self._at(rows): trial.named > 0})
+            found.append(None if least is None else self.sizes[least])
+            if least is not None:
+                start = least
+            if found.count(None) > allowed:
+                break
+        known = sorted(size for size in found if size is not None)
+        padded = tuple(known) + (None,) * (trials - len(known))
+        return replace(out, sizes=padded, most=self.sizes[-1])
+
+    def _at(self, rows: int) -> int:
+        return int(np.argmin(np.abs(np.array(self.sizes) - rows)))
+
+    def _least(
+        self, setting: Setting, number: int, start: int, known: dict[int, bool]
+    ) -> int | None:
+        """Index of the smallest leak that names a thief: galloping from a guess, then bisection.
+
+        Evidence grows with the rows of nested leaks, so that names once found stay found, but for
+        the last few cells.
+        """
+
+        def enough(at: int) -> bool:
+            if at not in known:
+                known[at] = self.trial(setting, number, self.sizes[at]).named > 0
+            return known[at]
+
+        last = len(self.sizes) - 1
+        step = 2
+        if enough(start):
+            above, below = start, start - step
+            while below >= 0 and enough(below):
+                step *= 2
+                above, below = below, below - step
+            below = max(below, -1)
+        else:
+            below, above = start, min(start + step, last)
+            while not enough(above):
+                if above == last:
+                    return None
+                step *= 2
+                below, above = above, min(above + step, last)
+        while above - below > 1:
+            middle = (above + below) // 2
+            below, above = (below, middle) if enough(middle) else (middle, above)
+        return above
+
+
+def settings(
+    names: Sequence[str] = (),
+    colluders: Sequence[int] = (1, 2, 3, 5),
+    *,
+    keyed: bool = True,
+    quick: bool = False,
+) -> list[Setting]:
+    """Return what to try: attacks by name (all by default), each with its grid of strengths.
+
+    Attacks of several thieves once for each coalition size among ``colluders``, the others where
+    these hold 1. ``quick`` leaves each attack its usual strength. Raises InvalidInput for an
+    unknown name or a coalition of nobody.
+    """
+    if any(size < 1 for size in colluders):
+        raise InvalidInput("a coalition has at least one member")
+    chosen = [attack_named(name) for name in names] or list(ATTACKS)
+    out = []
+    for attack in chosen:
+        sizes = [n for n in sorted(set(colluders)) if (n > 1) == (attack.colluders > 1)]
+        strengths = (attack.usual,) if quick else attack.strengths
+        out += [
+            Setting(attack, strength, size, keyed and attack.keeps_key)
+            for size in sizes
+            for strength in strengths
+        ]
+    return out
+
+
+def changed_policy(policy: Policy, relation: str | None, change: str, factor: int) -> Policy:
+    """Return a policy whose relation has its densities or quanta multiplied.
+
+    ``change`` is ``density`` (at most 1) or ``quantum``; tolerances that would no longer fit
+    between their bounds, or on their grid, keep their quantum.
+    """
+    protected = policy.relation(relation)
+    carriers = []
+    for carrier in protected.carriers:
+        if change == "density":
+            denser = min(carrier.density * factor, Decimal(1))
+            carriers.append(replace(carrier, density=denser))
+        else:
+            wider = {name: _wider(t, factor) for name, t in carrier.tolerances.items()}
+            carriers.append(replace(carrier, tolerances=wider))
+    other = replace(protected, carriers=tuple(carriers))
+    return replace(
+        policy, relations=tuple(other if one is protected else one for one in policy.relations)
+    )
+
+
+def _wider(tolerance: Tolerance | Equivalents, factor: int) -> Tolerance | Equivalents:
+    if isinstance(tolerance, Equivalents):
+        return tolerance
+    quantum = tolerance.quantum * factor
+    narrow = tolerance.high - tolerance.low < 2 * quantum
+    off_grid = tolerance.grid is not None and (
+        tolerance.grid <= quantum or bool(tolerance.grid % quantum)
+    )
+    return tolerance if narrow or off_grid else replace(tolerance, quantum=quantum)
+
+
+def study(
+    policy: Policy,
+    relation: str | None,
+    stored: pa.Table,
+    recipients: Sequence[str],
+    chosen: Sequence[Setting],
+    *,
+    alpha: float,
+    rows: int,
+    trials: int,
+    seed: int,
+    variants: Sequence[tuple[str, int]] = (("density", 2), ("quantum", 2)),
+    linked_rows: int = LINKED_ROWS,
+    progress: Progress = silent,
+) -> Study:
+    """Try every setting, and the hardest one under changed policies too.
+
+    Rows needed are looked for at each attack's usual strength. Raises InvalidInput as `Rehearsal`
+    does, or when there is nothing to try.
+    """
+    if not chosen or trials < 1:
+        raise InvalidInput("there is nothing to try", hint="more trials, other --colluders?")
+    options: dict[str, Any] = {"alpha": alpha, "seed": seed, "linked_rows": linked_rows}
+    rehearsal = Rehearsal(policy, relation, stored, recipients, **options)
+    protected = rehearsal.relation
+    total = len(chosen) + len(variants)
+    estimates = []
+    for done, setting in enumerate(chosen):
+        progress(setting.attack.name, done, total)
+        usual = setting.strength == setting.attack.usual
+        estimates.append(rehearsal.estimate(setting, rows, trials, sizes=usual and setting.keyed))
+    scored, wronged = rehearsal.scored, rehearsal.wronged
+    compared = [e for e in estimates if e.setting.attack.name == "none" and e.sizes][:1]
+    worst = hardest(estimates)
+    compared += [worst] if worst is not None and worst not in compared else []
+    made = []
+    for done, (change, factor) in enumerate(variants, len(chosen)):
+        progress(f"{change} × {factor}", done, total)
+        other = changed_policy(policy, protected.qualified, change, factor)
+        if not compared or other == policy:
+            continue
+        second = Rehearsal(other, protected.qualified, stored, recipients, **options)
+        again = []
+        for one in compared:
+            setting = one.setting
+            if change == "quantum" and setting.attack.in_quanta:
+                # the thief does the same to the data, whatever the policy
+                setting = replace(setting, strength=setting.strength / factor)
+            tried = second.estimate(setting, rows, trials, sizes=True)
+            again.append(replace(tried, setting=one.setting))
+        made.append(Variant(change, factor, tuple(again)))
+        scored, wronged = scored + second.scored, wronged + second.wronged
+    return Study(
+        protected.qualified,
+        len(recipients),
+        alpha,
+        min(rows, stored.num_rows),
+        trials,
+        seed,
+        stored.num_rows,
+        scored,
+        wronged,
+        tuple(estimates),
+        tuple(made),
+    )
