@@ -95,6 +95,14 @@ def threshold_log10(recipients: int, alpha: float) -> float:
     return log10(recipients) - log10(alpha)
 
 
+def spend(alpha: float, look: int) -> float:
+    """Return the alpha of the ``look``-th look (1, 2, ...) of a case that has ``alpha`` in all.
+
+    The sum over all looks, however many there will be, is ``alpha``.
+    """
+    return alpha / (look * (look + 1))
+
+
 def decide(
     recipients: Sequence[str],
     log10_e_value: NDArray[np.float64],
