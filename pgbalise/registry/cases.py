@@ -118,6 +118,11 @@ class Case:
         return max((run.look for run in self.runs), default=0)
 
     @property
+    def accused(self) -> list[str]:
+        """Everyone whom a look accused, in the order of the looks."""
+        return list(dict.fromkeys(name for run in self.runs for name in run.accused))
+
+    @property
     def spent(self) -> float:
         """The part of alpha that the looks so far took together."""
         return sum(spend(self.alpha, look) for look in range(1, self.looks + 1))
@@ -800,23 +805,27 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
-def possible_extracts(registry: sa.Connection, database: str, about: Sought) -> Matches:
-    """Return the extracts in the ledger that the leak may be a copy of."""
+def possible_extracts(
+    registry: sa.Connection, database: str, system: str, about: Sought
+) -> Matches:
+    """Return the extracts in the ledger that the leak may be a copy of.
+
+    ``system`` identifies the server that the database is in, as `identity` does.
+    """
     names = [name for name, relation in about.aliases.items() if relation in about.carriers]
     with problems(), registry.begin():
-        return match(
-            chain.from_iterable(
-                listed(
-                    registry,
-                    kind="extract",
-                    recipient=recipient,
-                    database=database,
-                    relations=[*about.carriers, *names],
-                )
-                for recipient in sorted(about.recipients)
-            ),
-            about,
+        found = chain.from_iterable(
+            listed(
+                registry,
+                kind="extract",
+                recipient=recipient,
+                database=database,
+                relations=[*about.carriers, *names],
+            )
+            for recipient in sorted(about.recipients)
         )
+        # two servers may have databases of one name
+        return match((item for item in found if item.entry.body.get("system") == system), about)
 
 
 def _outcome(
@@ -831,5 +840,7 @@ def _outcome(
     whole = case(registry, number)
     [run] = [run for run in whole.runs if run.number == made]
     found_at = min(file.found_at for file, _ in chosen)
-    extracts = possible_extracts(registry, asked.database, sought(found, asked.aliases, found_at))
+    extracts = possible_extracts(
+        registry, asked.database, asked.system, sought(found, asked.aliases, found_at)
+    )
     return Outcome(whole, run, found, rendered, extracts)
