@@ -22,7 +22,8 @@ from pgbalise.keyfile import key_from_command, read_key
 from pgbalise.registry.commands import AsJson, Dsn, Registry, moment
 
 if TYPE_CHECKING:
-    from pgbalise.registry.cases import Case, Outcome
+    from pgbalise.registry.cases import Case
+    from pgbalise.registry.looks import Outcome
     from pgbalise.report.case import TraceReport
 
 case_app = typer.Typer(help="Leaks of one affair, every look at them, and what was concluded.")
@@ -127,7 +128,7 @@ def case_run(
     as_json: AsJson = False,
 ) -> None:
     """Trace a case's files, all of them or --only some. Takes a look unless nothing changed."""
-    from pgbalise.registry.cases import Question, run
+    from pgbalise.registry.looks import Question, run
     from pgbalise.registry.store import open_registry
 
     if language not in ("en", "fr"):

@@ -29,23 +29,22 @@ def cases_table(found: Sequence[Case]) -> RenderableType:
     """Return one row for each case."""
     table = _table()
     table.add_column("case", justify="right", no_wrap=True)
-    table.add_column("title", overflow="fold", ratio=3)
+    table.add_column("title", overflow="fold", min_width=14)
     table.add_column("opened", no_wrap=True)
+    table.add_column("closed", no_wrap=True)
     table.add_column("files", justify="right", no_wrap=True)
     table.add_column("looks", justify="right", no_wrap=True)
-    table.add_column("accused", overflow="fold", ratio=2)
-    table.add_column("state", no_wrap=True)
+    table.add_column("accused", overflow="fold", min_width=12)
     for case in found:
-        closed = case.closed_at is not None
         table.add_row(
             str(case.number),
             Text(visible(case.title)),
             _day(case.opened_at),
+            _day(case.closed_at) if case.closed_at else "",
             f"{len(case.files):,}",
             f"{case.looks:,}",
             _names(case.accused),
-            Text(f"closed {_day(case.closed_at)}", "dim") if case.closed_at else Text("open"),
-            style="dim" if closed else "",
+            style="dim" if case.closed_at else "",
         )
     return table
 
@@ -65,14 +64,12 @@ def case_panel(case: Case, wrong: Sequence[str]) -> RenderableType:
         parts.append(Text(f"No file yet: pgbalise case add {case.number} FILE"))
     if case.runs:
         parts += [_looks(case), ""]
-    lost = [run.look for run in case.runs if run.state == "lost"]
+    lost = [str(run.look) for run in case.runs if run.state == "lost"]
     if lost:
-        which = f"look {lost[0]}" if len(lost) == 1 else f"looks {', '.join(map(str, lost))}"
-        parts.append(
-            Text(
-                f"The trace of {which} ended without a verdict. What it would have spent is spent."
-            )
-        )
+        text = f"Look {lost[0]} has no verdict: its trace did not end. It counts all the same."
+        if len(lost) > 1:
+            text = f"Looks {', '.join(lost)} have no verdict: their traces did not end. They count."
+        parts += [Text(text), ""]
     parts += _conclusions(case)
     parts.append(_budget(case))
     return Padding(Group(*parts), (1, 1))
@@ -84,11 +81,17 @@ def _conclusions(case: Case) -> list[RenderableType]:
     for entry in case.history:
         day = _day(entry.recorded_at)
         if entry.kind == "case_closed":
-            text = visible(str(entry.body.get("conclusion")))
+            text = _paragraphs(str(entry.body.get("conclusion")))
             lines.append(Text.assemble((f"Concluded {day}: ", "bold"), text))
         elif entry.kind == "case_reopened":
-            lines.append(Text.assemble(f"Reopened {day}: ", visible(str(entry.body.get("reason")))))
+            lines.append(
+                Text.assemble(f"Reopened {day}: ", _paragraphs(str(entry.body.get("reason"))))
+            )
     return [*lines, ""] if lines else lines
+
+
+def _paragraphs(text: str) -> str:
+    return "\n".join(visible(line) for line in text.strip().splitlines())
 
 
 def _budget(case: Case) -> Text:
@@ -127,7 +130,7 @@ def _looks(case: Case) -> Table:
     table.add_column("α", justify="right", no_wrap=True)
     table.add_column("needed", justify="right", no_wrap=True)
     table.add_column("log10 E", justify="right", no_wrap=True)
-    table.add_column("accused", overflow="fold")
+    table.add_column("accused", overflow="fold", min_width=12)
     for run in case.runs:
         table.add_row(
             str(run.look) if run.repeats is None else Text("again", "dim"),
@@ -181,13 +184,13 @@ def _extract(extract: PossibleExtract) -> RenderableType:
     )
     facts = (extract.client, extract.application, extract.command)
     source = " · ".join(visible(fact) for fact in facts if fact)
-    lines: list[RenderableType] = [head]
+    lines: list[RenderableType] = []
     if source:
-        lines.append(Text(f"  {source}", "dim"))
-    lines.append(Text(f"  {visible('; '.join(extract.fits))}"))
+        lines.append(Text(source, "dim"))
+    lines.append(Text(visible("; ".join(extract.fits))))
     if extract.contradicts:
-        lines.append(Text(f"  but {visible('; '.join(extract.contradicts))}", "yellow"))
-    return Group(*lines)
+        lines.append(Text(f"but {visible('; '.join(extract.contradicts))}", "yellow"))
+    return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
 
 
 def _names(accused: Sequence[str]) -> Text:
@@ -199,7 +202,7 @@ def _names(accused: Sequence[str]) -> Text:
 
 
 def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
+    return Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, padding=(0, 1, 0, 0))
 
 
 def _minute(moment: datetime) -> str:

@@ -174,12 +174,14 @@ def _of_rows(
         return
     # a proxy that died knows only what had left by then
     at_least = "at least " if outcome == "unknown" else ""
-    words = f"delivered {at_least}{rows:,} {_plural('row', rows)}, the leak has {sought.rows:,}"
-    enough = rows >= sought.rows
+    words = f"delivered {at_least}{rows:,} {_plural('row', rows)}"
     may_hold = bool(at_least) or (
         rows > 0 and (sought.several or bool(_GATHERS.search(str(statement or ""))))
     )
-    yield enough or may_hold, words
+    if rows < sought.rows and may_hold:
+        yield True, f"{words}, the leak's {sought.rows:,} may not all be from it"
+    else:
+        yield rows >= sought.rows, f"{words}, the leak has {sought.rows:,}"
 
 
 def _plural(noun: str, count: int) -> str:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.extract import write_extract
-from pgbalise.registry import cases
+from pgbalise.registry import cases, looks
 from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.ledger import instant
 from pgbalise.registry.signing import generate_signing_key, read_signing_key
@@ -217,7 +217,7 @@ def test_a_look_whose_trace_failed_is_spent(
     assert [run["state"] for run in shown["runs"]] == ["lost"]
     assert command("run", 1, leaks[0], *trace, "--only")["look"] == 2
     text = command("show", 1, text=True)
-    assert "The trace of look 1 ended without a verdict" in text
+    assert "Look 1 has no verdict" in text
 
 
 def test_a_run_that_is_killed_leaves_a_spent_look(
@@ -268,11 +268,11 @@ def test_runs_at_the_same_time_take_different_looks(
 ) -> None:
     command("open", "a case")
     command("add", 1, *leaks)
-    question = cases.Question(LAB, [hospital.key], hospital.dsn())
+    question = looks.Question(LAB, [hospital.key], hospital.dsn())
 
     def look(path: Path) -> int:
         with open_registry(registry_dsn) as mine:
-            found = cases.run(mine, 1, [path], question, now, only=True, progress=lambda _: None)
+            found = looks.run(mine, 1, [path], question, now, only=True, progress=lambda _: None)
         return found.run.look
 
     with ThreadPoolExecutor(3) as pool:
@@ -284,7 +284,7 @@ def now() -> datetime:
 
 
 @pytest.fixture
-def small(empty_db: psycopg.Connection[Any], cluster: Any, tmp_path: Path) -> Iterator[Any]:
+def small(empty_db: psycopg.Connection[Any], cluster: Any, tmp_path: Path) -> Any:
     """A database that a test may change, a leak of it, and how to ask."""
     from pgbalise.database import enrol
     from pgbalise.keyfile import generate_key
@@ -300,7 +300,7 @@ def small(empty_db: psycopg.Connection[Any], cluster: Any, tmp_path: Path) -> It
     leak = tmp_path / "leak.csv"
     with connect(cluster.dsn(empty_db.info.dbname, "alice")) as client:
         write_extract(client, "SELECT id, pulse FROM marked.vital", leak)
-    yield leak, cases.Question("public.vital", [key], cluster.dsn(empty_db.info.dbname))
+    return leak, looks.Question("public.vital", [key], cluster.dsn(empty_db.info.dbname))
 
 
 def test_a_repeated_look_is_free_only_while_its_verdict_is_the_same(
@@ -310,7 +310,7 @@ def test_a_repeated_look_is_free_only_while_its_verdict_is_the_same(
     steps: list[str] = []
 
     def look() -> tuple[int, bool, float]:
-        found = cases.run(registry, 1, [leak], question, now, progress=steps.append)
+        found = looks.run(registry, 1, [leak], question, now, progress=steps.append)
         assert found.report.verdict.alpha == found.run.alpha
         assert found.report.verdict.accused == found.run.accused == ["alice"]
         return found.run.look, found.run.repeats is not None, found.run.alpha
@@ -363,7 +363,7 @@ def test_what_was_changed_in_the_tables_contradicts_the_ledger(
     leak, question = small
     cases.open_case(registry, "a case", 0.06, now())
     cases.add_leaks(registry, 1, [leak], now(), now())
-    cases.run(registry, 1, [leak], question, now, progress=lambda _: None)
+    looks.run(registry, 1, [leak], question, now, progress=lambda _: None)
     cases.close_case(registry, 1, "it was alice's copy", now())
     assert cases.faults(cases.case(registry, 1)) == []
     empty_db.execute(statement.format("balise_registry").encode())
