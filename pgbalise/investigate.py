@@ -362,21 +362,26 @@ def _written(form: Format) -> Iterator[str]:
     """How a leaked column writes its values, where not as PostgreSQL does."""
     if form.decimal == ",":
         yield "decimal comma"
-    if form.calendar in _CALENDARS:
-        yield _CALENDARS[form.calendar]
+    if form.thousands:
+        yield f"thousands grouped by {'points' if form.thousands == '.' else 'commas'}"
     if form.unit:
-        yield form.unit
+        yield f"unit {form.unit}"
+    match form.calendar:
+        case "mdy":
+            yield "month/day/year"
+        case "compact":
+            yield "year, month, day as digits"
+        case "excel":
+            yield "spreadsheet days"
+        case "unix s" | "unix ms" | "unix us":
+            yield form.calendar
+        case "dmy":
+            pass
+    if form.zone != "UTC":
+        yield f"time zone {form.zone}"
     if form.converted:
-        yield f"x {form.factor:g}" + (f" {form.offset:+g}" if form.offset else "")
-
-
-_CALENDARS = {
-    "mdy": "month/day/year",
-    "excel": "spreadsheet serial days",
-    "unix s": "unix seconds",
-    "unix ms": "unix milliseconds",
-    "unix us": "unix microseconds",
-}
+        by = f"x {form.factor:g}"
+        yield f"{by} {'+' if form.offset > 0 else '-'} {abs(form.offset):g}" if form.offset else by
 
 
 def _changes(result: Trace) -> Iterator[SourceChange]:

@@ -137,12 +137,13 @@ def registry_record(
     with open_registry(registry) as connection, connect(dsn) as session:
         made = record_database(connection, session, datetime.now(UTC), keys)
     if as_json:
-        _print_json({"recorded": [_as_dict(entry) for entry in made]})
+        _print_json({"recorded": [entry_as_dict(entry) for entry in made]})
     else:
         typer.echo(f"{len(made)} new entries" if made else "nothing is new")
 
 
-def _as_dict(entry: Entry) -> dict[str, Any]:
+def entry_as_dict(entry: Entry) -> dict[str, Any]:
+    """Return what ``--json`` prints of an entry."""
     from pgbalise.registry.ledger import instant
 
     return {
@@ -193,9 +194,9 @@ def ledger_list(
             limit=limit,
         ):
             if as_json:
-                told = _as_dict(item.entry)
+                told = entry_as_dict(item.entry)
                 if item.entry.kind == "extract":
-                    told["outcome"] = item.outcome and _as_dict(item.outcome)
+                    told["outcome"] = item.outcome and entry_as_dict(item.outcome)
                 _print_json(told)
             else:
                 listing.print(item)

@@ -52,7 +52,7 @@ def record_database(
     with problems(), registry.begin():
         # a second recording waits, and so sees this one
         lock(registry)
-        database_id = _database_id(registry, name, system, at)
+        database_id = database_number(registry, name, system, at)
         _contradictions(registry, database_id, found)
         drafts = [
             Draft(kind, {**where, **body})
@@ -66,7 +66,8 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _database_id(registry: sa.Connection, name: str, system: str, at: datetime) -> int:
+def database_number(registry: sa.Connection, name: str, system: str, at: datetime) -> int:
+    """Return a database's number in the registry, where it is written down if it is new."""
     table = tables.database
     known = registry.execute(
         sa.select(table.c.database_id).where(

@@ -137,7 +137,7 @@ def _offline(work: Callable[[], None]) -> None:
     try:
         work()
     except CommandError as problem:
-        raise InvalidInput(f"revision: {problem}", hint="0001, 0002, head or base") from None
+        raise InvalidInput(f"revision: {problem}", hint="0001, 0002, 0003, head or base") from None
 
 
 def _alembic(registry: sa.Connection, work: Callable[[Config], None]) -> None:

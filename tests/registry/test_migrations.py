@@ -105,7 +105,11 @@ def test_up_down_and_up_again_leads_to_the_same(
 @pytest.mark.parametrize(
     ("table", "row", "revision"),
     [
-        ("investigation", "(title, opened_at) VALUES ('a case', now())", "0001"),
+        (
+            "investigation",
+            "(title, opened_at, alpha) VALUES ('a case', now(), 0.01)",
+            "0002",
+        ),
         ("database", "(name, system_identifier, first_seen) VALUES ('dpi', '7', now())", "base"),
     ],
 )
