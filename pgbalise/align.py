@@ -168,7 +168,7 @@ class Alignment:
         keys = [name for name, _ in self.relation.key]
         if set(keys) <= set(sample.column_names) and self._key_holds(sample, columns):
             self.how = "key"
-            find = _ByKey(self.source, keys)
+            find: _ByKey | _ByLinkage = _ByKey(self.source, keys)
         else:
             progress(f"comparing {self.table.name} with all rows of {self.relation.qualified}")
             find = _ByLinkage(self.source, columns, sample)

@@ -183,10 +183,12 @@ def check_accused(session: Session, found: Sequence[Marking], accused: Sequence[
 
 @dataclass(frozen=True)
 class Question:
-    """What the auditor asks about leaked files, all of them one piece of evidence."""
+    """Against what leaked files are held."""
 
-    files: tuple[Path, ...]
-    alpha: float
+    dsn: str
+    """The database that they may come from; empty for PG* variables and service files."""
+    keys: Sequence[MasterKey]
+    """The master keys of the epochs that they may be from."""
     relation: str | None = None
     """``schema.name``; None to try every protected relation."""
     given: Mapping[str, str | None] = field(default_factory=dict)
@@ -205,14 +207,12 @@ class _Scene:
 
 
 @contextmanager
-def _opened(
-    question: Question, keys: Sequence[MasterKey], dsn: str, progress: Progress
-) -> Iterator[_Scene]:
+def _opened(files: Sequence[Path], question: Question, progress: Progress) -> Iterator[_Scene]:
     progress("reading the leak")
     with ExitStack() as opened:
-        leaks = [opened.enter_context(open_leak(path)) for path in question.files]
-        session = opened.enter_context(connect(dsn))
-        possible, untried = markings(session, keys, question.relation)
+        leaks = [opened.enter_context(open_leak(path)) for path in files]
+        session = opened.enter_context(connect(question.dsn))
+        possible, untried = markings(session, question.keys, question.relation)
         with session.connection.transaction():
             # all that is read is of one moment
             session.fetch("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -220,35 +220,35 @@ def _opened(
 
 
 def mapped(
-    question: Question, keys: Sequence[MasterKey], dsn: str, *, progress: Progress = silent
+    files: Sequence[Path], question: Question, *, progress: Progress = silent
 ) -> tuple[LeakedTable, ...]:
     """Return which relations and columns leaked files are of, without tracing them.
 
     The rows are not counted. Raises as `investigate`.
     """
-    with _opened(question, keys, dsn, progress) as scene:
+    with _opened(files, question, progress) as scene:
         found, ignored = matched(scene.tables, scene.possible, question.given, progress)
     return _listed([alignment for alignment, _ in found], ignored)
 
 
 def investigate(
+    files: Sequence[Path],
     question: Question,
-    keys: Sequence[MasterKey],
-    dsn: str,
     *,
+    alpha: float,
     created_at: datetime,
     progress: Progress = silent,
 ) -> TraceReport:
-    """Trace leaked files against the database they may have come from.
+    """Trace leaked files, all of them one piece of evidence.
 
-    ``keys`` are the master keys of the epochs that the leak may be from. Raise InvalidLeak,
-    InvalidKey, InvalidInput or DatabaseProblem, each in one line.
+    ``alpha`` bounds the probability that anyone is accused wrongly. Raise InvalidLeak, InvalidKey,
+    InvalidInput or DatabaseProblem, each in one line.
     """
-    with _opened(question, keys, dsn, progress) as scene:
+    with _opened(files, question, progress) as scene:
         result = trace(
             scene.tables,
             scene.possible,
-            alpha=question.alpha,
+            alpha=alpha,
             given=question.given,
             progress=progress,
             workers=os.cpu_count() or 1,
@@ -304,7 +304,7 @@ def investigate(
         rounds=result.rounds,
         source=tuple(_changes(result)),
         commitments="checked",
-        parameters=tuple(_parameters(question)),
+        parameters=tuple(_parameters(question, alpha)),
     )
 
 
@@ -403,8 +403,8 @@ def _changes(result: Trace) -> Iterator[SourceChange]:
         )
 
 
-def _parameters(question: Question) -> Iterator[tuple[str, str]]:
-    yield "--alpha", f"{question.alpha:g}"
+def _parameters(question: Question, alpha: float) -> Iterator[tuple[str, str]]:
+    yield "--alpha", f"{alpha:g}"
     if question.relation is not None:
         yield "--relation", question.relation
     for name, column in question.given.items():

@@ -182,9 +182,9 @@ def matched(
         head = next((batch for batch in table.batches() if batch.num_rows), None)
         rows = spread(pa.Table.from_batches([head]), _HEAD_ROWS) if head else None
         mine: list[tuple[TableMapping, _Stored]] = []
-        for one, columns in zip(relations, samples, strict=True):
+        for one, stored in zip(relations, samples, strict=True):
             if rows is not None:
-                mine.append((map_columns(rows, table.named, columns, given), one))
+                mine.append((map_columns(rows, table.named, stored, given), one))
         mine.sort(key=lambda each: -each[0].score)
         taken: set[str] = set()
         before = len(found)

@@ -63,9 +63,9 @@ def leaks(
 
 def traced(cluster: Any, dpi: Any, leak: Path, *keys: MasterKey) -> Any:
     return investigate(
-        Question((leak,), 1e-6, "dpi.lab_result"),
-        keys,
-        cluster.dsn(dpi.info.dbname),
+        [leak],
+        Question(cluster.dsn(dpi.info.dbname), keys, "dpi.lab_result"),
+        alpha=1e-6,
         created_at=datetime(2026, 6, 1, tzinfo=UTC),
     )
 

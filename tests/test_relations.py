@@ -510,9 +510,9 @@ def test_a_copy_of_an_odd_relation_is_traced(world: World, tmp_path: Path) -> No
     with leak.open("w", newline="") as file:
         csv.writer(file).writerows([['a "key".%', "t", "the, weight"], *rows])
     report = investigate(
-        Question((leak,), 1e-6, relation),
-        [KEY],
-        world.dsn,
+        [leak],
+        Question(world.dsn, [KEY], relation),
+        alpha=1e-6,
         created_at=datetime(2024, 1, 1, tzinfo=UTC),
     )
     assert list(report.verdict.accused) == ["rel_anna"]

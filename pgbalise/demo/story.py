@@ -43,6 +43,9 @@ _QUERY = (
     " ORDER BY result_id"
 )
 
+ALPHA = 1e-6
+"""Bound on the probability that the demonstration accuses anyone wrongly."""
+
 KEPT = 4_000
 """Rows that the thief keeps of an extract of 400,123."""
 
@@ -146,9 +149,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         progress.advance(task)
 
         task = step("7 whose copy is it?")
-        report = investigate(
-            Question((leak,), ALPHA), [key], owner, created_at=datetime.now(UTC)
-        )
+        report = investigate(Question((leak,), ALPHA), [key], owner, created_at=datetime.now(UTC))
         progress.advance(task)
 
         task = step("8 and a copy of the stored rows, that no recipient had?")
@@ -156,9 +157,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         with connect(owner) as session:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
         pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
-        innocent = investigate(
-            Question((raw,), ALPHA), [key], owner, created_at=datetime.now(UTC)
-        )
+        innocent = investigate(Question((raw,), ALPHA), [key], owner, created_at=datetime.now(UTC))
         progress.advance(task)
 
         differing = _differences(directory, chosen)

@@ -305,13 +305,10 @@ class Model:
             for table, level in zip(tables.weights, levels, strict=True)
         ]
 
-
     def likely(self, sheet: Sheet, tables: Tables, row: int, drop: float) -> Ints:
         """Return the stored rows within ``drop`` of the likeliest for one leaked row."""
         total: Weights = np.zeros(self.size, np.float32)
-        for one, leaked, table in zip(
-            self.comparisons, sheet.leaked, tables.weights, strict=True
-        ):
+        for one, leaked, table in zip(self.comparisons, sheet.leaked, tables.weights, strict=True):
             total += one.spread(leaked[row], table[row])
         return np.flatnonzero(total >= total.max() - drop)
 
@@ -369,9 +366,7 @@ def estimate_rates(
     return rates, absent
 
 
-def _posterior(
-    model: Model, tables: Tables, rows: Ints, weight: Weights, absent: float
-) -> Floats:
+def _posterior(model: Model, tables: Tables, rows: Ints, weight: Weights, absent: float) -> Floats:
     odds = np.exp(weight.astype(np.float64)) * (1 - absent) / model.size
     unrelated = absent * np.exp(tables.unrelated)
     share: Floats = odds / (np.bincount(rows, odds, len(unrelated)) + unrelated)[rows]

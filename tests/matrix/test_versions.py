@@ -135,9 +135,9 @@ def test_the_leaker_is_named(server: Any, tmp_path: Path) -> None:
         query = "SELECT * FROM marked.lab_result WHERE result_id <= 3000 ORDER BY result_id"
         write_extract(session, query, leak)
     found = investigate(
-        Question((leak,), 1e-6, "dpi.lab_result"),
-        [server.key],
-        server.dsn(),
+        [leak],
+        Question(server.dsn(), [server.key], "dpi.lab_result"),
+        alpha=1e-6,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     assert found.verdict.accused == ["vendor_brest"]
