@@ -23,7 +23,7 @@ import pyarrow.csv
 from bench.trials import drawn_key, named
 from pgbalise.errors import InvalidLeak
 from pgbalise.frames import mark
-from pgbalise.leak import copied_rows, read_leak
+from pgbalise.frames import copied_rows
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
 from pgbalise.trace import Marking, trace

@@ -30,7 +30,7 @@ from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.install import install
-from pgbalise.leak import copied_rows
+from pgbalise.frames import copied_rows
 from pgbalise.marking.cells import carrier_secret, select
 from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.embedding import alternatives

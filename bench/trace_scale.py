@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 import pgbalise
-from pgbalise.leak import copied_rows, read_leak
+from pgbalise.frames import copied_rows
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
 from pgbalise.trace import Marking, trace

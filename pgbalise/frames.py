@@ -5,6 +5,7 @@ Needs pyarrow (extra ``arrow``). The core itself, ``pgbalise.marking``, needs on
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -294,3 +295,22 @@ def _replace(
 
     series = pl.Series(carrier.column, column).cast(frame.schema[carrier.column])
     return frame.with_columns(series), table
+
+
+def copied_rows(data: bytes, names: list[str]) -> pa.Table:
+    """Read what COPY ... TO STDOUT (FORMAT csv) printed, without a header, as text."""
+    import pyarrow.csv
+
+    if not data:
+        return pa.table({name: pa.array([], pa.string()) for name in names})
+    return pyarrow.csv.read_csv(
+        io.BytesIO(data),
+        read_options=pyarrow.csv.ReadOptions(column_names=names),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types={name: pa.string() for name in names},
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+            null_values=[""],
+        ),
+    )

@@ -92,7 +92,7 @@ class PsycopgSession:
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""
-        from pgbalise.leak import copied_rows
+        from pgbalise.frames import copied_rows
 
         statement = b"COPY (" + query.encode() + b") TO STDOUT (FORMAT csv)"
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:

@@ -22,7 +22,7 @@ from pgbalise.extract import write_extract
 from pgbalise.install import install
 from pgbalise.investigate import Question, investigate
 from pgbalise.keyfile import generate_key
-from pgbalise.leak import read_leak
+from pgbalise.leaks import open_leak
 from pgbalise.marking.policy import RecipientClass, load_document
 from pgbalise.session import connect
 
@@ -63,21 +63,40 @@ def damage(rows: pa.Table, seed: int) -> pa.Table:
     """Do to an extract (columns of text) what a thief might.
 
     Keep few rows, shuffle them, round half of the values to tens, cut a quarter of the times to
-    the second, drop a column.
+    the second, drop the key and another column, name the others anew, write numbers and dates the
+    French way.
     """
     chance = random.Random(seed)  # noqa: S311 - a story, not a secret
     kept = chance.sample(range(rows.num_rows), min(KEPT, rows.num_rows))
-    table = rows.take(pa.array(kept)).drop_columns(["taken_at"])
+    table = rows.take(pa.array(kept))
     values = [
-        str(round(float(value) / 10) * 10) if chance.random() < 0.5 else value
+        str(round(float(value) / 10) * 10) if chance.random() < 0.5 else value.replace(".", ",")
         for value in table.column("value").to_pylist()
     ]
     times = [
-        time[:19] + time[-3:] if chance.random() < 0.25 else time
+        f"{time[8:10]}/{time[5:7]}/{time[:4]} {time[11:19 if chance.random() < 0.25 else -3]}"
         for time in table.column("recorded_at").to_pylist()
     ]
-    table = table.set_column(table.column_names.index("value"), "value", pa.array(values))
-    return table.set_column(table.column_names.index("recorded_at"), "recorded_at", pa.array(times))
+    return pa.table(
+        {
+            "Patient": table.column("patient_id"),
+            "Analyse": table.column("test"),
+            "Résultat": pa.array(values),
+            "Enregistré le": pa.array(times),
+        }
+    )
+
+
+def _text(path: Path) -> pa.Table:
+    with open_leak(path) as leak:
+        [table] = leak.tables
+        return pa.Table.from_batches(table.batches())
+
+
+def _write(rows: pa.Table, path: Path) -> None:
+    """Write what a thief publishes: semicolons, packed."""
+    with pa.CompressedOutputStream(str(path), "gzip") as file:
+        pyarrow.csv.write_csv(rows, file, pyarrow.csv.WriteOptions(delimiter=";"))
 
 
 def tell(directory: Path, count: int, seed: int, out: Console) -> None:
@@ -142,22 +161,28 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
                 write_extract(session, _QUERY, directory / f"extract-{name}.csv")
             progress.advance(task)
 
-        task = step("6 one copy leaks, damaged")
-        stolen = read_leak(directory / f"extract-{thief}.csv").rows
-        leak = directory / "leak.csv"
-        pyarrow.csv.write_csv(damage(stolen, seed), leak)
+        task = step("6 one copy leaks, damaged, its key gone")
+        stolen = _text(directory / f"extract-{thief}.csv")
+        leak = directory / "leak.csv.gz"
+        _write(damage(stolen, seed), leak)
         progress.advance(task)
 
         task = step("7 whose copy is it?")
-        report = investigate(Question((leak,), ALPHA), [key], owner, created_at=datetime.now(UTC))
+        report = investigate(
+            [leak], Question(owner, [key]), alpha=ALPHA, created_at=datetime.now(UTC)
+        )
         progress.advance(task)
 
         task = step("8 and a copy of the stored rows, that no recipient had?")
         raw = directory / "unmarked.csv"
         with connect(owner) as session:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
-        pyarrow.csv.write_csv(damage(read_leak(raw).rows, seed), raw)
-        innocent = investigate(Question((raw,), ALPHA), [key], owner, created_at=datetime.now(UTC))
+        innocent_leak = directory / "unmarked.csv.gz"
+        _write(damage(_text(raw), seed), innocent_leak)
+        raw.unlink()
+        innocent = investigate(
+            [innocent_leak], Question(owner, [key]), alpha=ALPHA, created_at=datetime.now(UTC)
+        )
         progress.advance(task)
 
         differing = _differences(directory, chosen)
@@ -187,7 +212,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
 
 def _differences(directory: Path, names: list[str]) -> str:
     """How many cells two recipients' extracts differ in."""
-    first, second = (read_leak(directory / f"extract-{name}.csv").rows for name in names[:2])
+    first, second = (_text(directory / f"extract-{name}.csv") for name in names[:2])
     parts = []
     for column in ("value", "recorded_at"):
         differ = pc.sum(pc.not_equal(first.column(column), second.column(column))).as_py()
