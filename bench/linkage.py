@@ -55,7 +55,9 @@ def measure(source: Path) -> list[dict[str, Any]]:
         how = "one seeded leak; a row is right if it equals the original in all columns"
         share, wrong = float(right.mean()), float((sure & ~right).mean())
         entries += [
-            _entry(f"{what}: likeliest row right", 100 * share, "%", barred, share > BAR_RIGHT, how),
+            _entry(
+                f"{what}: likeliest row right", 100 * share, "%", barred, share > BAR_RIGHT, how
+            ),
             _entry(f"{what}: at 0.9 right", 100 * float((sure & right).mean()), "%", how=how),
             _entry(f"{what}: at 0.9 wrong", 100 * wrong, "%", how=how),
             _entry(f"{what}: at 0.9 none", 100 * float((~sure).mean()), "%", how=how),

@@ -36,9 +36,7 @@ def measure(*, rows: int = ROWS, seed: int = 7) -> list[dict[str, Any]]:
         before = _peak()
         begin = process_time()
         linker = Linker.fit(fields, _part(leak, slice(0, SAMPLE)))
-        parts = [
-            linker.link(_part(leak, slice(at, at + BATCH))) for at in range(0, rows, BATCH)
-        ]
+        parts = [linker.link(_part(leak, slice(at, at + BATCH))) for at in range(0, rows, BATCH)]
         seconds = process_time() - begin
         grown = _peak() - before
         stored = np.concatenate([part.stored for part in parts])
