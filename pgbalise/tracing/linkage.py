@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pgbalise.tracing.blocking import Blocks, Pass, plan, reach
+from pgbalise.tracing.rehearsal import Trust, damaged, fit_trust
 from pgbalise.tracing.weights import (
     UNKNOWN,
+    Bools,
     Cells,
     Field,
     Floats,
@@ -36,6 +38,8 @@ _PASSES = 30
 _DROP = 14.0
 """Pairs that are exp(14) times less likely than their row's best are forgotten."""
 _MARGIN = 3.0
+_DOUBTFUL = 0.2
+_REHEARSED = 400
 _SURE = 0.9999
 _SCAN = 600_000_000
 """Comparisons of cells that a last search through all stored rows may cost."""
@@ -81,12 +85,14 @@ class Linker:
         absent: float,
         blocks: Blocks,
         passes: Sequence[Pass],
+        trust: Trust | None = None,
     ) -> None:
         self._model = model
         self._rates = tuple(rates)
         self._absent = absent
         self._blocks = blocks
         self._passes = tuple(passes)
+        self._trust = trust or Trust()
 
     @classmethod
     def fit(cls, stored: Sequence[Field], sample: Sequence[Cells]) -> Linker:
@@ -99,19 +105,40 @@ class Linker:
         part = slice(None, None, max(1, -(-rows // _FIT_ROWS)))
         sample = [Cells(one.values[part], one.valid[part]) for one in sample]
         model = Model(stored, sample)
-        rates, absent = first_rates(model.comparisons, 0.1), 0.05
+        first = [first_rates(model.comparisons, 0.1, even) for even in (False, True)]
+        rates, absent, fit = first[0], 0.05, -np.inf
         sheet = model.read(sample)
-        if model.size and len(sheet):
-            blocks = Blocks(model.comparisons, reach(model.comparisons, rates))
-            pairs: list[Ints] = []
-            everyone = np.arange(len(sheet))
-            for one in plan(blocks, rates, _FIT_PASSES):
-                for at, found in blocks.propose(one, sheet, everyone, cap=50):
-                    pairs.append(at * model.size + found)
-            at, found = np.divmod(np.unique(np.concatenate(pairs or [everyone[:0]])), model.size)
-            rates, absent = estimate_rates(model, sheet, at, found)
+        if not model.size or not len(sheet):
+            return cls(model, rates, absent, Blocks(model.comparisons, []), [])
+        for start in first:
+            # most leaks keep most values; only where they do not seem to, numbers may be far off
+            if start is not first[0] and absent < _DOUBTFUL:
+                break
+            blocks = Blocks(model.comparisons, reach(model.comparisons, start))
+            at, found = _pairs(blocks, plan(blocks, start, _FIT_PASSES), sheet)
+            other = estimate_rates(model, sheet, at, found, start)
+            if other.fit > fit:
+                rates, absent, fit = other.rates, other.absent, other.fit
         blocks = Blocks(model.comparisons, reach(model.comparisons, rates))
-        return cls(model, rates, absent, blocks, plan(blocks, rates, _PASSES))
+        linker = cls(model, rates, absent, blocks, plan(blocks, rates, _PASSES))
+        if model.size >= _REHEARSED:
+            linker._rehearse(stored, sample)
+        return linker
+
+    def _rehearse(self, stored: Sequence[Field], sample: Sequence[Cells]) -> None:
+        """Learn what odds are worth here, and with that how many rows have no counterpart."""
+        size = self._model.size
+        rng = np.random.default_rng(2)
+        known = rng.choice(size, 2 * min(_REHEARSED, size // 2), replace=False)
+        half = len(known) // 2
+        trial = damaged(self._model, stored, self._rates, known, seed=3)
+        hidden = np.where(np.arange(len(known)) < half, -1, known)
+        tried = self._search(trial, hidden)
+        found = tried.holds(np.where(hidden < 0, known, -1))
+        self._trust = fit_trust(tried.odds(), found, np.ones(len(known)))
+        step = max(1, len(sample[0].values) // _REHEARSED)
+        seen = self._search([Cells(one.values[::step], one.valid[::step]) for one in sample])
+        self._absent = self._trust.absent(seen.odds(), 0.05)
 
     @property
     def summary(self) -> LinkerSummary:
@@ -128,27 +155,54 @@ class Linker:
         Stored rows that agree with the leaked one equally well share the probability. Who uses
         the links should leave out those below 0.9.
         """
+        search = self._search(rows)
+        return search.links(self._trust.found(search.odds(), self._absent))
+
+    def _search(self, rows: Sequence[Cells], hidden: Ints | None = None) -> _Search:
+        """Look for rows; ``hidden``: a stored row for each that must not be found, or -1."""
         sheet = self._model.read(rows)
-        search = _Search(self._model, sheet, self._model.tables(sheet, self._rates), self._absent)
+        tables = self._model.tables(sheet, self._rates)
+        search = _Search(self._model, sheet, tables, self._absent, hidden)
         active = np.arange(len(sheet))
         for number, one in enumerate(self._passes):
             if not len(active):
                 break
-            found = [
-                search.weigh(at, stored) for at, stored in self._blocks.propose(one, sheet, active)
-            ]
-            search.keep(found)
+            search.keep(
+                [
+                    search.weigh(at, stored)
+                    for at, stored in self._blocks.propose(one, sheet, active)
+                ]
+            )
             search.missed[active] = one.missed
             active = search.unresolved(active, one.fields, number)
         if len(active) * self._model.size * len(self._rates) <= _SCAN:
             search.scan(active)
-        return search.links()
+        return search
+
+
+def _pairs(blocks: Blocks, passes: Sequence[Pass], sheet: Sheet) -> tuple[Ints, Ints]:
+    """Return all pairs that the passes propose, each once."""
+    everyone = np.arange(len(sheet))
+    pairs = [everyone[:0]]
+    for one in passes:
+        for at, found in blocks.propose(one, sheet, everyone, cap=50):
+            pairs.append(at * blocks.size + found)
+    rows, stored = np.divmod(np.unique(np.concatenate(pairs)), blocks.size)
+    return rows, stored
 
 
 class _Search:
     """Pairs found so far for the rows of a sheet."""
 
-    def __init__(self, model: Model, sheet: Sheet, tables: Tables, absent: float) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sheet: Sheet,
+        tables: Tables,
+        absent: float,
+        hidden: Ints | None = None,
+    ) -> None:
+        self._hidden = hidden
         self._model = model
         self._sheet = sheet
         self._tables = tables
@@ -170,6 +224,9 @@ class _Search:
 
     def weigh(self, rows: Ints, stored: Ints) -> tuple[Ints, Ints, Floats]:
         """Return those pairs that matter, with their weights."""
+        if self._hidden is not None:
+            shown = self._hidden[rows] != stored
+            rows, stored = rows[shown], stored[shown]
         levels = self._model.compare(self._sheet, rows, stored)
         weights = self._model.weigh(self._tables, rows, levels)
         total = np.sum(weights, axis=0)
@@ -226,23 +283,34 @@ class _Search:
         self.keep(found)
         self.missed[rows] = 0.0
 
-    def _odds(self) -> tuple[Floats, Floats]:
-        scale = np.log((1 - self._absent) / max(self._model.size, 1))
-        odds = np.exp(self._weight.astype(np.float64) + scale)
-        rest = self._absent + (1 - self._absent) * self.missed
-        rest = rest * np.exp(self._tables.unrelated)
-        return odds, np.bincount(self._row, odds, len(rest)) + rest
+    def holds(self, stored: Ints) -> Bools:
+        """Say for each row whether a stored row is among those found for it."""
+        found = np.zeros(len(stored), np.bool_)
+        found[self._row[self._stored == stored[self._row]]] = True
+        return found
+
+    def _shares(self) -> tuple[Floats, Floats]:
+        """Return the odds of each pair against "none of them", and their sum for each row."""
+        scale = -np.log(max(self._model.size, 1)) - self._tables.unrelated[self._row]
+        odds = np.exp(np.minimum(self._weight + scale, 700.0))
+        return odds, np.bincount(self._row, odds, len(self._best))
+
+    def odds(self) -> Floats:
+        """Return each row's log odds that its original is among the rows found."""
+        logarithm: Floats = np.log(np.maximum(self._shares()[1], 1e-300))
+        return logarithm
 
     def _certainty(self) -> Floats:
-        odds, total = self._odds()
+        odds, total = self._shares()
+        rest = self._absent / (1 - self._absent) + self.missed
         top = np.zeros(len(total))
         np.maximum.at(top, self._row, odds)
-        sure: Floats = top / total
+        sure: Floats = top / (total + rest)
         return sure
 
-    def links(self) -> Links:
-        """Return the best of the pairs."""
-        odds, total = self._odds()
+    def links(self, found: Floats) -> Links:
+        """Return the best of the pairs; ``found``: that a row's original is among them."""
+        odds, total = self._shares()
         count = len(total)
         stored = np.full(count, -1, np.int64)
         probability = np.zeros(count)
@@ -251,5 +319,5 @@ class _Search:
         row = self._row[order]
         last = np.flatnonzero(np.append(row[1:] != row[:-1], True)) if len(row) else row
         stored[row[last]] = self._stored[order][last]
-        probability[row[last]] = odds[order][last] / total[row[last]]
+        probability[row[last]] = odds[order][last] / total[row[last]] * found[row[last]]
         return Links(stored, probability)

@@ -161,12 +161,13 @@ class Comparison:
         return level
 
     def spread(self, value: int | float, weights: Weights) -> Weights:
-        """Return the weight of every stored row for one leaked cell, given its levels' weights."""
+        """Return about what every stored row weighs, given the weights of one cell's levels."""
         if self.is_code:
             return np.where(self.stored == value, weights[0], weights[1])
         distance = np.abs(self.stored - value)
-        out = np.where(distance > self.widths[-1], weights[-1], weights[-2])
-        for level in range(self.levels - 2, -1, -1):
+        out: Weights = np.full(len(distance), weights[-1])
+        # levels that hardly any cell reached weigh as much as apart
+        for level in np.flatnonzero(weights[:-1] > weights[-1] + 0.01)[::-1]:
             out = np.where(distance > self.widths[level], out, weights[level])
         return out
 
@@ -313,14 +314,32 @@ class Model:
         return np.flatnonzero(total >= total.max() - drop)
 
 
-def first_rates(comparisons: Sequence[Comparison], altered: float) -> list[Rates]:
-    """Return rates to begin with: most cells agree, few are near, ``altered`` of them anything."""
+def first_rates(
+    comparisons: Sequence[Comparison], altered: float, even: bool = False
+) -> list[Rates]:
+    """Return rates to begin with: most cells agree, few are near, ``altered`` of them anything.
+
+    ``even``: near ones are as many, at every distance.
+    """
     out = []
     for one in comparisons:
         intact = np.full(one.levels, 0.05 / max(one.levels - 1, 1))
         intact[0] = 1.0
+        if even:
+            intact[:] = 1.0
         out.append(Rates(altered, intact * (1 - altered) / intact.sum(), altered))
     return out
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Rates fitted to a sample."""
+
+    rates: list[Rates]
+    absent: float
+    """Share of rows without a counterpart."""
+    fit: float
+    """Log likelihood of the sample, to compare estimates by."""
 
 
 def estimate_rates(
@@ -328,24 +347,25 @@ def estimate_rates(
     sheet: Sheet,
     rows: Ints,
     stored: Ints,
+    first: Sequence[Rates],
     *,
-    altered: float = 0.1,
     rounds: int = 15,
     prior: float = 4.0,
-) -> tuple[list[Rates], float]:
+) -> Estimate:
     """Fit rates, and the share of rows without a counterpart, by expectation maximisation.
 
     ``rows`` and ``stored``: pairs that may belong together, each once. ``prior``: how many
-    rows' worth the first guess counts.
+    rows' worth ``first`` counts.
     """
-    rates = first = first_rates(model.comparisons, altered)
+    rates = list(first)
     absent = start = 0.05
+    fit = -np.inf
     count = len(sheet)
     levels = model.compare(sheet, rows, stored)
     for _ in range(rounds):
         tables = model.tables(sheet, rates)
         weights = model.weigh(tables, rows, levels)
-        share = _posterior(model, tables, rows, np.sum(weights, axis=0), absent)
+        share, fit = _posterior(model, tables, rows, np.sum(weights, axis=0), absent)
         found = np.bincount(rows, share, count)
         absent = (float((1 - found).sum()) + prior * start) / (count + prior)
         new = []
@@ -363,14 +383,17 @@ def estimate_rates(
             blanked = astray[null].sum() + prior * first[field].blanked
             new.append(Rates(loose / total, kept / total, blanked / (share[null].sum() + prior)))
         rates = new
-    return rates, absent
+    return Estimate(rates, absent, fit)
 
 
-def _posterior(model: Model, tables: Tables, rows: Ints, weight: Weights, absent: float) -> Floats:
+def _posterior(
+    model: Model, tables: Tables, rows: Ints, weight: Weights, absent: float
+) -> tuple[Floats, float]:
+    """Return the probability of each pair, and the log likelihood of the rows."""
     odds = np.exp(weight.astype(np.float64)) * (1 - absent) / model.size
     unrelated = absent * np.exp(tables.unrelated)
-    share: Floats = odds / (np.bincount(rows, odds, len(unrelated)) + unrelated)[rows]
-    return share
+    total = np.bincount(rows, odds, len(unrelated)) + unrelated
+    return odds / total[rows], float(np.log(total).sum())
 
 
 def _plain(values: Codes | Numbers, valid: Bools) -> Numbers:
