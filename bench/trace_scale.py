@@ -7,6 +7,7 @@ others, each fresh, so that the peak memory reported is that of tracing alone.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import pgbalise
 from pgbalise.frames import copied_rows
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
+from pgbalise.leaks import open_leak
 from pgbalise.trace import Marking, trace
 
 ROWS = 2_000_000
@@ -32,6 +34,7 @@ RECIPIENTS = 10_000
 LEAKER = 4_242
 ALPHA = 1e-9
 RUNS = 3
+WORKERS = os.cpu_count() or 1
 BAR_SECONDS = 20.0
 BAR_MEBIBYTES = 2048.0
 COLUMNS = ("id", "taken_at", "value", "score", "ratio")
@@ -60,11 +63,11 @@ def measure(
         runs = []
         for number in range(1, RUNS + 1):
             runs.append(_apart("trace", folder, recipients))
-            _say(f"trace {number} of {RUNS}: {runs[-1]['read'] + runs[-1]['trace']:.1f} s")
+            _say(f"trace {number} of {RUNS}: {runs[-1]['seconds']:.1f} s")
     for run in runs:
         if run["accused"] != [_name(LEAKER)] or run["strongest"] != _name(LEAKER):
             raise RuntimeError(f"the trace accuses {run['accused']}, not {_name(LEAKER)}")
-    totals = [run["read"] + run["trace"] for run in runs]
+    totals = [run["seconds"] for run in runs]
     seconds, peak = median(totals), max(run["mebibytes"] for run in runs)
     cells = runs[0]["marked"]
     what = f"{cells:,} marked cells ({rows:,} rows) against {recipients:,} recipients"
@@ -75,15 +78,8 @@ def measure(
             round(seconds, 2),
             "s",
             BAR_SECONDS,
-            f"read_leak of the CSV and trace(), stored rows in memory; median of {RUNS} fresh "
+            f"trace() of the CSV, stored rows in memory; median of {RUNS} fresh "
             f"processes ({spread}), the leaker alone accused in each; python -m bench trace_scale",
-        ),
-        _entry(
-            "of which reading the leak's CSV",
-            round(median(run["read"] for run in runs), 2),
-            "s",
-            None,
-            f"read_leak, {runs[0]['megabytes']:.0f} MB; median of the same {RUNS} processes",
         ),
         _entry(
             "peak memory of tracing a leak end to end",
@@ -163,18 +159,17 @@ def _trace(folder: Path, recipients: int) -> dict[str, Any]:
     stored = stored.select(list(relation.needed))
     names = [_name(number) for number in range(recipients)]
     begin = perf_counter()
-    leak = read_leak(folder / "leak.csv")
-    middle = perf_counter()
     marking = Marking(policy, relation, _key(), stored, names)
-    found = trace(leak.rows, [marking], alpha=ALPHA, progress=_say)
+    with open_leak(folder / "leak.csv") as leak:
+        found = trace(leak.tables, [marking], alpha=ALPHA, progress=_say, workers=WORKERS)
+        size = leak.size
     end = perf_counter()
     verdict = found.verdict
     return {
-        "read": middle - begin,
-        "trace": end - middle,
-        "megabytes": leak.size / 1e6,
+        "seconds": end - begin,
+        "megabytes": size / 1e6,
         "mebibytes": _peak_mebibytes(),
-        "marked": sum(part.marked for part in found.carriers),
+        "marked": sum(part.marked for _, part in found.carriers),
         "strongest": verdict.verdicts[0].recipient,
         "accused": [one.recipient for one in verdict.verdicts if one.accused],
     }

@@ -48,6 +48,21 @@ KeyFiles = Annotated[
 KeyCommand = Annotated[
     str | None, typer.Option("--key-command", help="A command that prints the master key.")
 ]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option("--report", help="Write the report, FILE.html, .pdf or .json."),
+]
+ReportLanguage = Annotated[
+    str, typer.Option("--language", help="The report's language, en or fr.")
+]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option("--signing-key", help="Seal the report with this key, as ledger keygen makes it."),
+]
+TimestampUrl = Annotated[
+    str | None,
+    typer.Option("--timestamp", help="Have this RFC 3161 authority confirm the seal's time."),
+]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -14,6 +14,10 @@ from pgbalise.command import (
     Dsn,
     KeyCommand,
     KeyFiles,
+    ReportFile,
+    ReportLanguage,
+    SigningKey,
+    TimestampUrl,
     master_keys,
     out,
     print_json,
@@ -83,11 +87,22 @@ def trace(
         bool, typer.Option("--mapping", help="Only show which columns these are.")
     ] = False,
     alpha: Alpha = 1e-6,
-    report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
-    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
+    report: ReportFile = None,
+    language: ReportLanguage = "en",
+    signing_key: SigningKey = None,
+    timestamp: TimestampUrl = None,
     dsn: Dsn = "",
     key: KeyFiles = None,
     key_command: KeyCommand = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "--registry",
+            envvar="PGBALISE_REGISTRY",
+            help="The registry, to tell which extracts these rows may be from.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say whose copy a leaked file is, or that nobody can be named."""
@@ -95,20 +110,36 @@ def trace(
     from pgbalise.report.plain import to_plain
     from pgbalise.report.text import mapping_panel, verdict_panel
 
-    question = Question(tuple(leak), alpha, relation, given_columns(column))
-    keys = master_keys(key, key_command)
+    target = None
+    if report is not None:
+        from pgbalise.report.publish import publication
+
+        target = publication(report, language, signing_key, timestamp)
+    question = Question(dsn, master_keys(key, key_command), relation, given_columns(column))
     if mapping:
         with working(as_json) as say:
-            tables = mapped(question, keys, dsn, progress=say)
+            tables = mapped(leak, question, progress=say)
         if as_json:
             print_json({"tables": [to_plain(table) for table in tables]})
         else:
             out.print(mapping_panel(tables))
         return
+    now = datetime.now(UTC)
     with working(as_json) as say:
-        found = investigate(question, keys, dsn, created_at=datetime.now(UTC), progress=say)
+        found = investigate(leak, question, alpha=alpha, created_at=now, progress=say)
+        if registry is not None:
+            from pgbalise.registry.consulting import consulted
+            from pgbalise.registry.store import open_registry
+
+            say("asking the registry")
+            with open_registry(registry) as connection:
+                found = consulted(connection, found, dsn, found_at=now)
+    if target is not None:
+        target.write(found, now)
     if as_json:
         print_json(answer(found))
     else:
         out.print(verdict_panel(found))
+        if report is not None:
+            out.print(f"report: {report}", soft_wrap=True)
     raise typer.Exit(0 if found.verdict.accused else 1)

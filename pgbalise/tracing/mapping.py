@@ -115,6 +115,13 @@ def map_columns(
         naming = np.array(
             [[name_likeness(leaked[row].name, names[at]) for at in free] for row in free_rows]
         ).reshape(content.shape)
+    for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED)):
+        # the rows of one ward or one month need not look like the others
+        rivals = np.delete(content[row], at).max(initial=0.0), np.delete(content[:, at], row)
+        if max(rivals[0], rivals[1].max(initial=0.0)) < _CONTRADICTED and _legible(
+            leaked[free_rows[row]], kept[free[at]]
+        ):
+            content[row, at] = _UNCONTRADICTED
     fresh = np.array(
         [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
     ).reshape(content.shape)
@@ -358,6 +365,20 @@ def _likeness(leaked: _Leaked, stored: _Stored) -> float:
 def _trust(share: float) -> float:
     """From the share of values that can be read: damage costs nothing, another type all."""
     return float(np.clip((share - 0.5) / 0.35, 0.0, 1.0))
+
+
+_EQUAL_NAME = 0.999
+_CONTRADICTED = 0.65
+_UNCONTRADICTED = 0.55
+
+
+def _legible(leaked: _Leaked, stored: _Stored) -> bool:
+    """Whether nearly all values of a leaked column can be read as a stored one's type."""
+    if stored.family in ("text", "uuid"):
+        return True
+    if stored.family == "boolean":
+        return _trust(leaked.truths[1]) == 1.0
+    return any(_trust(reading.share) == 1.0 for reading in leaked.readings(stored.type))
 
 
 _FEW = 100
