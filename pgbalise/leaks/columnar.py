@@ -49,7 +49,8 @@ def read(path: Path, name: str, kind: Kind) -> list[LeakTable]:
 
 def _parquet(path: Path) -> Iterator[pa.RecordBatch]:
     with pyarrow.parquet.ParquetFile(path) as file:
-        yield from file.iter_batches(ROWS, use_threads=False)
+        for batch in file.iter_batches(ROWS, use_threads=False):
+            yield from _checked(batch)
 
 
 def _arrow_file(path: Path) -> Iterator[pa.RecordBatch]:
@@ -65,7 +66,7 @@ def _arrow_stream(path: Path) -> Iterator[pa.RecordBatch]:
 
 
 def _checked(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Yield a batch in parts, after making sure that its offsets stay inside its buffers."""
+    """Yield a batch in parts, after making sure that it is what it says: offsets, UTF-8."""
     batch.validate(full=True)
     for start in range(0, batch.num_rows, ROWS):
         yield batch.slice(start, ROWS)
