@@ -56,7 +56,7 @@ def evaluate(
         bool, typer.Option("--without-key", help="Drop the key from every leak.")
     ] = False,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One strength of each attack, at most 10 leaks.")
+        bool, typer.Option("--quick", help="One strength of each attack, at most 20 leaks.")
     ] = False,
     sample: Annotated[int, typer.Option(min=8, help="Rows to read, at most.")] = 200_000,
     report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
@@ -91,7 +91,7 @@ def evaluate(
         recipients,
         alpha,
         rows,
-        min(trials, 10) if quick else trials,
+        min(trials, 20) if quick else trials,
         seed,
         sample,
     )

@@ -37,7 +37,7 @@ from pgbalise.tracing.attacks.damage import drop_key
 POWER = 0.95
 """The detection rate that "rows needed" is about."""
 
-SCORED = 50
+SCORED = 20
 """Innocents scored in each trial, drawn anew."""
 
 LINKED_ROWS = 20_000
@@ -618,8 +618,8 @@ def study(
 ) -> Study:
     """Try every setting, and the hardest one under changed policies too.
 
-    Rows needed are looked for at each attack's usual strength. Raises InvalidInput as `Rehearsal`
-    does, or when there is nothing to try.
+    Rows needed are looked for at each attack's usual strength, unless it only changes how a leak
+    looks. Raises InvalidInput as `Rehearsal` does, or when there is nothing to try.
     """
     if not chosen or trials < 1:
         raise InvalidInput("there is nothing to try", hint="more trials, other --colluders?")
@@ -630,8 +630,8 @@ def study(
     estimates = []
     for done, setting in enumerate(chosen):
         progress(setting.attack.name, done, total)
-        usual = setting.strength == setting.attack.usual
-        estimates.append(rehearsal.estimate(setting, rows, trials, sizes=usual and setting.keyed))
+        sizes = setting.strength == setting.attack.usual and setting.attack.kind != "look"
+        estimates.append(rehearsal.estimate(setting, rows, trials, sizes=sizes))
     scored, wronged = rehearsal.scored, rehearsal.wronged
     compared = [e for e in estimates if e.setting.attack.name == "none" and e.sizes][:1]
     worst = hardest(estimates)
