@@ -39,7 +39,7 @@ _DROP = 14.0
 """Pairs that are exp(14) times less likely than their row's best are forgotten."""
 _MARGIN = 3.0
 _DOUBTFUL = 0.2
-_REHEARSED = 400
+_REHEARSED = 250
 _SURE = 0.9999
 _SCAN = 600_000_000
 """Comparisons of cells that a last search through all stored rows may cost."""
@@ -175,7 +175,7 @@ class Linker:
             )
             search.missed[active] = one.missed
             active = search.unresolved(active, one.fields, number)
-        if len(active) * self._model.size * len(self._rates) <= _SCAN:
+        if 0 < len(active) * self._model.size * len(self._rates) <= _SCAN:
             search.scan(active)
         return search
 
@@ -292,8 +292,9 @@ class _Search:
     def _shares(self) -> tuple[Floats, Floats]:
         """Return the odds of each pair against "none of them", and their sum for each row."""
         scale = -np.log(max(self._model.size, 1)) - self._tables.unrelated[self._row]
-        odds = np.exp(np.minimum(self._weight + scale, 700.0))
-        return odds, np.bincount(self._row, odds, len(self._best))
+        odds = np.exp(np.minimum(self._weight.astype(np.float64) + scale, 700.0))
+        total: Floats = np.bincount(self._row, odds, len(self._best)).astype(np.float64)
+        return odds, total
 
     def odds(self) -> Floats:
         """Return each row's log odds that its original is among the rows found."""

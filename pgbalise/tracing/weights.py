@@ -153,22 +153,28 @@ class Comparison:
     def compare(self, leaked: Codes | Numbers, rows: Ints, stored: Ints) -> NDArray[np.uint8]:
         """Return the level of each pair of a leaked and a stored row."""
         if self.is_code:
-            return (self.stored[stored] != leaked[rows]).view(np.uint8)
+            apart: NDArray[np.uint8] = (self.stored[stored] != leaked[rows]).view(np.uint8)
+            return apart
         distance = np.abs(self.stored[stored] - leaked[rows])
-        level = (distance > self.widths[0]).view(np.uint8)
+        level: NDArray[np.uint8] = (distance > self.widths[0]).view(np.uint8)
         for width in self.widths[1:]:
             level = level + (distance > width)
         return level
 
     def spread(self, value: int | float, weights: Weights) -> Weights:
-        """Return about what every stored row weighs, given the weights of one cell's levels."""
+        """Return about what every stored row weighs more than one apart.
+
+        ``weights``: of the levels of one leaked cell.
+        """
+        steps = weights - np.append(weights[1:], weights[-1])
         if self.is_code:
-            return np.where(self.stored == value, weights[0], weights[1])
+            same: Weights = (self.stored == value).view(np.uint8).astype(np.float32) * steps[0]
+            return same
         distance = np.abs(self.stored - value)
-        out: Weights = np.full(len(distance), weights[-1])
+        out: Weights = np.zeros(len(distance), np.float32)
         # levels that hardly any cell reached weigh as much as apart
-        for level in np.flatnonzero(weights[:-1] > weights[-1] + 0.01)[::-1]:
-            out = np.where(distance > self.widths[level], out, weights[level])
+        for level in np.flatnonzero(np.abs(steps[:-1]) > 0.003):
+            out += (distance <= self.widths[level]).view(np.uint8).astype(np.float32) * steps[level]
         return out
 
     def table(self, shares: Floats, null: Bools, rates: Rates) -> Weights:
@@ -190,7 +196,7 @@ class Background:
     """
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
-        self._known: list[NDArray[np.int64] | Floats] = []
+        self._known: list[NDArray[np.number]] = []
         self._counts: list[Ints] = []
         codes = []
         for one in comparisons:
@@ -224,10 +230,10 @@ class Background:
             there = (codes[parent] >= 0) & (codes[child] >= 0)
             at = np.minimum(np.searchsorted(known, pair), len(known) - 1)
             both = np.where(there & (known[at] == pair), counts[at], 0)
-            one = np.where(there, self._counts[parent][codes[parent]], 0)
+            given = np.where(there, self._counts[parent][codes[parent]], 0)
             alone = np.where(there, self._counts[child][codes[child]], 1)
             share = alone / self._counts[child].sum()
-            out[child] = np.where(there, _others(both, one, share) / share, 1.0)
+            out[child] = np.where(there, _others(both, given, share) / share, 1.0)
         return out
 
 
@@ -479,15 +485,15 @@ def _tree(codes: Sequence[Ints], counts: Sequence[Ints]) -> dict[int, int]:
         if len(chosen) < 2:
             continue
         given = code[chosen]
-        one = np.bincount(given, minlength=size)[given]
+        one = np.bincount(given, minlength=size)
         for child, other in enumerate(codes):
             if child == parent or len(counts[child]) < 2:
                 continue
-            mine = other[chosen]
-            pair = given * len(counts[child]) + mine
-            _, at, both = np.unique(pair, return_inverse=True, return_counts=True)
-            share = counts[child][mine] / len(code)
-            gain = float(np.mean(np.log(_others(both[at], one, share) / share)))
+            size_of = len(counts[child])
+            pairs, both = np.unique(given * size_of + other[chosen], return_counts=True)
+            share = counts[child][pairs % size_of] / len(code)
+            lift = _others(both, one[pairs // size_of], share) / share
+            gain = float((both * np.log(lift)).sum()) / len(chosen)
             if gain > _LEAST_GAIN:
                 gains.append((gain, parent, child))
     root = list(range(len(codes)))
