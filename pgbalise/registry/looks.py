@@ -203,6 +203,9 @@ def _ask(question: Question, digests: Sequence[str]) -> _Asked:
     with connect(question.dsn) as session:
         database, system = identity(session)
         policies = [parse_policy(document) for document in applied_documents(session)]
+    if not any(one.qualified == question.relation for each in policies for one in each.relations):
+        # a misspelt name shall not cost a look
+        raise InvalidInput(f"no policy of {database} ever had {question.relation}")
     asked = {
         "files": sorted(digests),
         "keys": sorted(key.fingerprint() for key in question.keys),

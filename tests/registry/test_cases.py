@@ -21,13 +21,13 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from pgbalise.errors import InvalidInput, InvalidLeak
+from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidLeak
 from pgbalise.extract import write_extract
 from pgbalise.registry import cases, looks
 from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.ledger import instant
 from pgbalise.registry.signing import generate_signing_key, read_signing_key
-from pgbalise.registry.store import Draft, append, open_registry, sign, verify_registry
+from pgbalise.registry.store import Draft, append, open_registry, problems, sign, verify_registry
 from pgbalise.session import connect
 from tests.conftest import Hospital
 
@@ -193,6 +193,10 @@ def test_only_files_with_the_recorded_content_are_looked_at(
         command("open", "a case", "--alpha", "1")
     with pytest.raises(InvalidInput, match="needs a title"):
         command("open", " ")
+    with pytest.raises(InvalidInput, match="no policy of hospital ever had dpi.lab"):
+        command("run", 1, leaks[0], "--relation", "dpi.lab", *trace[2:])
+    with pytest.raises(InvalidInput, match="there is no such folder"):
+        command("run", 1, leaks[0], *trace, "--report", tmp_path / "none" / "report.html")
     # nothing of this took a look
     shown = command("show", 1)
     assert (shown["looks"], len(shown["files"]), shown["runs"]) == (0, 1, [])
@@ -336,6 +340,28 @@ def test_a_repeated_look_is_free_only_while_its_verdict_is_the_same(
         enrol(PsycopgSession(empty_db), ["carol"], RecipientClass.SECONDARY, question.keys[0])
     assert look() == (3, False, 0.005)
     assert cases.faults(cases.case(registry, 1)) == []
+
+
+def test_a_role_with_the_writer_s_privileges_keeps_cases(
+    registry: sa.Connection, cluster: Any, empty_db: psycopg.Connection[Any], small: Any
+) -> None:
+    leak, question = small
+    empty_db.execute(
+        "CREATE ROLE case_keeper LOGIN; GRANT USAGE ON SCHEMA balise_registry TO case_keeper;"
+        " GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA balise_registry TO case_keeper;"
+        " GRANT UPDATE (closed_at, conclusion) ON balise_registry.investigation TO case_keeper;"
+        " GRANT UPDATE (verdict, ended_at, report_digest) ON balise_registry.trace TO case_keeper"
+    )
+    with open_registry(cluster.dsn(empty_db.info.dbname, "case_keeper")) as mine:
+        cases.open_case(mine, "a case", 0.06, now())
+        cases.add_leaks(mine, 1, [leak], now(), now())
+        found = looks.run(mine, 1, [leak], question, now, progress=lambda _: None)
+        assert found.run.accused == ["alice"]
+        cases.close_case(mine, 1, "it was alice's copy", now())
+        cases.reopen_case(mine, 1, "or was it", now())
+        with pytest.raises(DatabaseProblem), mine.begin(), problems():
+            mine.execute(sa.text("UPDATE balise_registry.trace SET look = 7"))
+    empty_db.execute("DROP OWNED BY case_keeper")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pgbalise.tracing.decision import spend, threshold_log10
 from pgbalise.tracing.scoring import Evidence, default_hypotheses, position_weights
 from pgbalise.tracing.simulate import draw_bias, draw_codewords
 
-INNOCENT, LEAKS, CELLS, POSITIONS, TRIALS, ALPHA = 3, 20, 10, 256, 300, 0.3
+INNOCENT, LEAKS, CELLS, POSITIONS, TRIALS, ALPHA = 3, 20, 10, 256, 150, 0.3
 
 
 def looked_at(trial: int) -> NDArray[np.float64]:
