@@ -193,7 +193,7 @@ def test_only_files_with_the_recorded_content_are_looked_at(
         command("open", "a case", "--alpha", "1")
     with pytest.raises(InvalidInput, match="needs a title"):
         command("open", " ")
-    with pytest.raises(InvalidInput, match="no policy of hospital ever had dpi.lab"):
+    with pytest.raises(InvalidInput, match=r"no policy of hospital ever had dpi\.lab"):
         command("run", 1, leaks[0], "--relation", "dpi.lab", *trace[2:])
     with pytest.raises(InvalidInput, match="there is no such folder"):
         command("run", 1, leaks[0], *trace, "--report", tmp_path / "none" / "report.html")
