@@ -21,11 +21,14 @@ from typer.exceptions import Abort, TyperException
 from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.evaluate_command import evaluate
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
 from pgbalise.proxy.commands import proxy
 from pgbalise.registry.alert_commands import alert_app
+from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.commands import ledger_app, registry_app
+from pgbalise.report.commands import report_app
 from pgbalise.trace_command import trace
 
 app = typer.Typer(
@@ -44,10 +47,14 @@ app.add_typer(epoch_app, name="epoch")
 app.add_typer(registry_app, name="registry")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(alert_app, name="alert")
+app.add_typer(case_app, name="case")
+app.add_typer(report_app, name="report")
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
 _EXTRAS = {
+    **dict.fromkeys(("duckdb", "pgdumplib", "python_calamine"), "leaks"),
+    **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),
 }
@@ -503,6 +510,7 @@ def extract(
 
 
 app.command()(trace)
+app.command()(evaluate)
 app.command()(proxy)
 
 

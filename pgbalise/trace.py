@@ -36,6 +36,15 @@ def silent(_step: str) -> None:
 _HEAD_ROWS = 5_000
 """Rows of a leaked table that its columns are recognised by."""
 
+_ALONE = range(2, 9)
+"""Numbers of leaked tables of which each is also looked at alone: more would cost too much."""
+
+_Way = tuple[int, str]
+"""A policy (its id), and the leaked table looked at, "" for all of them."""
+
+_Cells = dict[tuple[str, str], tuple[Relation, CarrierCells]]
+"""By relation and carrier, what was gathered."""
+
 _WORTH_TRYING = 0.25
 """A relation that a table has less in common with, compared with the best, is passed over."""
 
@@ -89,26 +98,31 @@ def trace(
     many recipients.
 
     A recipient's e-value is the mean of those under each policy of each epoch (0 where it was not
-    enrolled), which is an e-value again: not knowing the epoch costs at most log10 of their
-    number. Raise InvalidLeak when the leak has no carrier of any relation.
+    enrolled), for all tables together and, if they are few, for each alone. That is an e-value
+    again: not knowing the epoch, or who leaked what, costs at most log10 of their number. Raise InvalidLeak when the leak has no carrier of any relation.
     """
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
     tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
     alignments, ignored = matched(tables, markings, given or {}, progress)
-    cells: dict[int, dict[tuple[str, str], tuple[Relation, CarrierCells]]] = {}
+    # of files that different people leaked, each one says more alone than all of them together
+    alone = len({alignment.table.name for alignment, _ in alignments}) in _ALONE
+    cells: dict[_Way, _Cells] = {}
     for alignment, mine in alignments:
         for piece in alignment.pieces(progress):
             for marking in mine:
-                _compare(piece, alignment, marking, cells.setdefault(id(marking.policy), {}))
+                _compare(piece, alignment, marking, cells.setdefault((id(marking.policy), ""), {}))
+                if alone:
+                    way = (id(marking.policy), alignment.table.name)
+                    _compare(piece, alignment, marking, cells.setdefault(way, {}))
     progress("weighing the evidence")
-    named = {
-        policy: [(relation, one.evidence()) for relation, one in parts.values()]
-        for policy, parts in cells.items()
+    found = {
+        way: [(relation, one.evidence()) for relation, one in parts.values()]
+        for way, parts in cells.items()
     }
     return _judged(
         [marking for marking in markings if marking.recipients],
-        named,
+        found,
         tuple(alignment for alignment, _ in alignments),
         ignored,
         alpha,
@@ -215,7 +229,7 @@ def _compare(
     piece: Piece,
     alignment: Alignment,
     marking: Marking,
-    cells: dict[tuple[str, str], tuple[Relation, CarrierCells]],
+    cells: _Cells,
 ) -> None:
     """Add what the rows of a piece say about each carrier."""
     formats = {m.column: (m.leak_column, m.format) for m in alignment.mapping.columns}
@@ -249,7 +263,7 @@ def _compare(
 
 def _judged(
     markings: Sequence[Marking],
-    named: Mapping[int, Sequence[tuple[Relation, CarrierEvidence]]],
+    found: Mapping[_Way, Sequence[tuple[Relation, CarrierEvidence]]],
     alignments: tuple[Alignment, ...],
     ignored: tuple[str, ...],
     alpha: float,
@@ -258,27 +272,27 @@ def _judged(
 ) -> Trace:
     everyone = sorted({name for marking in markings for name in marking.recipients})
     at = {name: row for row, name in enumerate(everyone)}
-    threshold = threshold_log10(len(everyone), alpha)
-    chosen = list({id(marking.policy): marking for marking in markings}.values())
     progress(f"scoring {len(everyone):,} recipients")
-    ways = []
-    for marking in chosen:
-        parts = named.get(id(marking.policy), [])
+    ways, chosen = [], []
+    for marking in {id(marking.policy): marking for marking in markings}.values():
+        policy = id(marking.policy)
         thresholds = bias(marking.key, marking.policy.epoch)
-        ways.append(
-            Way(
-                Evidence.concatenate(part.evidence for _, part in parts),
-                thresholds,
-                np.array([at[name] for name in marking.recipients], np.int64),
-                stream_words(
-                    marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
-                ),
-            )
+        members = np.array([at[name] for name in marking.recipients], np.int64)
+        words = stream_words(
+            marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
         )
-    decoded = decode(ways, len(everyone), threshold_log10=threshold)
+        for way in [(policy, ""), *(way for way in found if way[0] == policy and way[1])]:
+            parts = found.get(way, [])
+            evidence = Evidence.concatenate(part.evidence for _, part in parts)
+            ways.append(Way(evidence, thresholds, members, words))
+            chosen.append(marking)
+    decoded = decode(
+        ways, len(everyone), threshold_log10=threshold_log10(len(everyone), alpha)
+    )
     strongest = int(decoded.log10_e_value.argmax())
     way = int(decoded.best[strongest])
-    winner, parts = chosen[way], list(named.get(id(chosen[way].policy), []))
+    winner = chosen[way]
+    parts = found.get((id(winner.policy), ""), [])
     read: dict[str, int] = {}
     aligned: dict[str, int] = {}
     for one in alignments:

@@ -128,12 +128,13 @@ def trace(
     with working(as_json) as say:
         found = investigate(leak, question, alpha=alpha, created_at=now, progress=say)
         if registry is not None:
-            from pgbalise.registry.consulting import consulted
+            from pgbalise.registry.consulting import consulted, origin
             from pgbalise.registry.store import open_registry
+            from pgbalise.session import connect
 
             say("asking the registry")
-            with open_registry(registry) as connection:
-                found = consulted(connection, found, dsn, found_at=now)
+            with connect(dsn) as session, open_registry(registry) as connection:
+                found, _ = consulted(connection, found, origin(session), now)
     if target is not None:
         target.write(found, now)
     if as_json:

@@ -6,20 +6,30 @@ Exit status: 0 done (``run``: someone is accused), 1 the answer is no (``run``: 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from pgbalise.command import (
+    AsJson,
+    Dsn,
+    KeyCommand,
+    KeyFiles,
+    Registry,
+    ReportFile,
+    ReportLanguage,
+    SigningKey,
+    TimestampUrl,
+    master_keys,
+    out,
+    print_json,
+    working,
+)
 from pgbalise.errors import InvalidInput
-from pgbalise.keyfile import key_from_command, read_key
-from pgbalise.registry.commands import AsJson, Dsn, Registry, moment
+from pgbalise.registry.commands import moment
+from pgbalise.trace_command import Columns, RelationName, given_columns
 
 if TYPE_CHECKING:
     from pgbalise.registry.cases import Case
@@ -34,10 +44,6 @@ Leaks = Annotated[list[Path], typer.Argument(metavar="LEAK...", show_default=Fal
 
 def _now() -> datetime:
     return datetime.now(UTC)
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _shown(text: str) -> str:
@@ -63,7 +69,7 @@ def case_open(
     with open_registry(registry) as connection:
         number = open_case(connection, title, alpha, _now())
     if as_json:
-        _print_json({"case": number, "title": title, "alpha": alpha})
+        print_json({"case": number, "title": title, "alpha": alpha})
     else:
         typer.echo(f"case {number} is open, with α = {alpha:g} for all its looks together")
 
@@ -92,7 +98,7 @@ def case_add(
     with open_registry(registry) as connection:
         added = add_leaks(connection, case, leak, found_at, at)
     if as_json:
-        _print_json({"case": case, "files": [vars(file) | {"cases": o} for file, o in added]})
+        print_json({"case": case, "files": [vars(file) | {"cases": o} for file, o in added]})
         return
     for file, others in added:
         typer.echo(f"file {file.number}: {_shown(file.name)}, SHA-256 {file.sha256}")
@@ -104,70 +110,53 @@ def case_add(
 def case_run(
     case: Number,
     leak: Leaks,
-    relation: Annotated[
-        str | None, typer.Option(help="The protected relation, SCHEMA.NAME.", show_default=False)
-    ] = None,
+    relation: RelationName = None,
+    column: Columns = None,
     only: Annotated[
         bool, typer.Option("--only", help="Look at the files given, though the case has more.")
     ] = False,
-    report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
-    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
+    report: ReportFile = None,
+    language: ReportLanguage = "en",
+    signing_key: SigningKey = None,
+    timestamp: TimestampUrl = None,
     dsn: Dsn = "",
-    key: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--key",
-            envvar="PGBALISE_KEY",
-            help="The master key's file; again for each key that earlier epochs used.",
-        ),
-    ] = None,
-    key_command: Annotated[
-        str | None, typer.Option("--key-command", help="A command that prints the master key.")
-    ] = None,
+    key: KeyFiles = None,
+    key_command: KeyCommand = None,
     registry: Registry = "",
     as_json: AsJson = False,
 ) -> None:
     """Trace a case's files, all of them or --only some. Takes a look unless nothing changed."""
-    from pgbalise.registry.looks import Question, run
+    from pgbalise.investigate import Question
+    from pgbalise.registry.looks import run
     from pgbalise.registry.store import open_registry
 
-    if language not in ("en", "fr"):
-        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
-    keys = [read_key(file) for file in key or []]
-    keys += [key_from_command(key_command)] if key_command is not None else []
-    if not keys:
-        raise InvalidInput("this needs the master key", hint="give --key FILE or --key-command")
-    if report is not None and not report.parent.is_dir():
-        raise InvalidInput(f"{report.parent}: there is no such folder")
-    chosen: Literal["en", "fr"] = "fr" if language == "fr" else "en"
+    target = None
+    if report is not None:
+        from pgbalise.report.publish import publication
 
-    def rendered(found: TraceReport) -> bytes:
-        from pgbalise.report.html import html
-
-        return html(found, language=chosen).encode()
-
-    with _working(as_json) as say, open_registry(registry) as connection:
+        target = publication(report, language, signing_key, timestamp)
+    question = Question(dsn, master_keys(key, key_command), relation, given_columns(column))
+    with working(as_json) as say, open_registry(registry) as connection:
         answer = run(
             connection,
             case,
             leak,
-            Question(relation, keys, dsn),
+            question,
             _now,
             only=only,
-            render=rendered if report is not None else None,
+            render=None if target is None else lambda found: target.content(found, _now()),
             progress=say,
         )
-    if report is not None and answer.rendered is not None:
+    if target is not None and answer.rendered is not None:
         # after the verdict is recorded: before, nobody may read it
         try:
-            report.write_bytes(answer.rendered)
-        except OSError as problem:
+            target.save(answer.rendered)
+        except InvalidInput as problem:
             raise InvalidInput(
-                f"{report}: cannot be written: {problem.strerror}",
-                hint="the verdict is recorded; run the same again, it costs no look",
+                problem.message, hint="the verdict is recorded; run the same again, it is free"
             ) from None
     if as_json:
-        _print_json(_answered(answer))
+        print_json(_answered(answer))
     else:
         _print_answer(answer, report)
     raise typer.Exit(0 if answer.report.verdict.accused else 1)
@@ -198,19 +187,18 @@ def _print_answer(answer: Outcome, report: Path | None) -> None:
     from pgbalise.registry.case_view import extracts_table
     from pgbalise.report.text import verdict_panel
 
-    console = Console(highlight=False)
-    console.print(verdict_panel(answer.report))
+    out.print(verdict_panel(answer.report))
     case, run = answer.case, answer.run
     again = ", the same verdict as before: no look was spent" if run.repeats else ""
-    console.print(
+    out.print(
         f"look {run.look} of case {case.number}, at α = {run.alpha:.3g} of {case.alpha:g}{again}",
         soft_wrap=True,
     )
     if report is not None:
-        console.print(f"report: {_shown(str(report))}", soft_wrap=True, markup=False)
+        out.print(f"report: {_shown(str(report))}", soft_wrap=True, markup=False)
     if answer.report.verdict.accused:
-        console.print()
-        console.print(extracts_table(answer.extracts))
+        out.print()
+        out.print(extracts_table(answer.extracts))
 
 
 @case_app.command("list")
@@ -223,7 +211,7 @@ def case_list(registry: Registry = "", as_json: AsJson = False) -> None:
     with open_registry(registry) as connection:
         found = cases(connection)
     if as_json:
-        _print_json([_summary(case) for case in found])
+        print_json([_summary(case) for case in found])
     elif found:
         Console(highlight=False).print(cases_table(found))
     else:
@@ -243,7 +231,7 @@ def case_show(case: Number, registry: Registry = "", as_json: AsJson = False) ->
         found = read_case(connection, case)
     wrong = faults(found)
     if as_json:
-        _print_json(
+        print_json(
             _summary(found)
             | {
                 "files": [vars(file) for file in found.files],
@@ -306,22 +294,6 @@ def case_reopen(
 
 def _told(as_json: bool, case: int, state: str) -> None:
     if as_json:
-        _print_json({"case": case, "state": state})
+        print_json({"case": case, "state": state})
     else:
         typer.echo(f"case {case} is {state}{' again' if state == 'open' else ''}")
-
-
-@contextmanager
-def _working(quiet: bool) -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error that says what is going on."""
-    console = Console(stderr=True, highlight=False)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("connecting", total=None)
-        yield lambda step: progress.update(task, description=step)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pgbalise.command import AsJson, Dsn, Registry, print_json
 from pgbalise.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -22,31 +23,10 @@ if TYPE_CHECKING:
 registry_app = typer.Typer(help="The auditor's own database.")
 ledger_app = typer.Typer(help="What left, each entry chained to the one before.")
 
-Registry = Annotated[
-    str,
-    typer.Option(
-        "--registry",
-        envvar="PGBALISE_REGISTRY",
-        show_envvar=True,
-        help="The registry: libpq connection string or URI; by default PG* variables.",
-    ),
-]
-Dsn = Annotated[
-    str,
-    typer.Option(
-        "--dsn",
-        help="libpq connection string or URI; by default PG* variables, service files, .pgpass.",
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 PublicKeys = Annotated[
     list[Path] | None,
     typer.Option("--public-key", help="A public key trusted to sign checkpoints; repeatable."),
 ]
-
-
-def _print_json(value: object) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, default=str))
 
 
 @registry_app.command("upgrade")
@@ -70,7 +50,7 @@ def registry_upgrade(
         upgrade(connection)
         revision = current(connection)
     if as_json:
-        _print_json({"revision": revision})
+        print_json({"revision": revision})
     else:
         typer.echo(f"the registry is at revision {revision}")
 
@@ -84,7 +64,7 @@ def registry_current(registry: Registry = "", as_json: AsJson = False) -> None:
         revision = current(connection)
     wanted = newest()
     if as_json:
-        _print_json({"revision": revision, "newest": wanted})
+        print_json({"revision": revision, "newest": wanted})
     elif revision is None:
         typer.echo("there is no registry: run pgbalise registry upgrade")
     else:
@@ -108,7 +88,7 @@ def registry_downgrade(
         downgrade(connection, revision)
         now = current(connection)
     if as_json:
-        _print_json({"revision": now})
+        print_json({"revision": now})
     else:
         typer.echo(f"the registry is at revision {now or 'base'}")
 
@@ -137,7 +117,7 @@ def registry_record(
     with open_registry(registry) as connection, connect(dsn) as session:
         made = record_database(connection, session, datetime.now(UTC), keys)
     if as_json:
-        _print_json({"recorded": [entry_as_dict(entry) for entry in made]})
+        print_json({"recorded": [entry_as_dict(entry) for entry in made]})
     else:
         typer.echo(f"{len(made)} new entries" if made else "nothing is new")
 
@@ -197,7 +177,7 @@ def ledger_list(
                 told = entry_as_dict(item.entry)
                 if item.entry.kind == "extract":
                     told["outcome"] = item.outcome and entry_as_dict(item.outcome)
-                _print_json(told)
+                print_json(told)
             else:
                 listing.print(item)
     if listing.empty and not as_json:
@@ -219,7 +199,7 @@ def ledger_deliver(
     done = courier.deliver_once()
     waiting = courier.figures().waiting_bytes
     if as_json:
-        _print_json(
+        print_json(
             {
                 "recorded": done.entries,
                 "unknown": done.unknown,
@@ -273,7 +253,7 @@ def ledger_verify(
             faults, count, signatures = verify_registry(connection, keys)
     covered = _covered(signatures, keys)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "entries": count,
                 "signed": covered,
@@ -326,7 +306,7 @@ def ledger_checkpoint(
     with open_registry(registry) as connection:
         made = sign(connection, private, datetime.now(UTC))
     if as_json:
-        _print_json(
+        print_json(
             {
                 "sequence": made.sequence,
                 "hash": made.hash.hex(),
@@ -372,7 +352,7 @@ def ledger_export(
     finally:
         unfinished.unlink(missing_ok=True)
     if as_json:
-        _print_json({"file": str(file), "lines": count})
+        print_json({"file": str(file), "lines": count})
     else:
         typer.echo(f"{file}: {count} lines")
 
@@ -389,7 +369,7 @@ def ledger_import(
     with open_registry(registry) as connection:
         added = import_lines(connection, _lines(file))
     if as_json:
-        _print_json({"added": added})
+        print_json({"added": added})
     else:
         typer.echo(f"{added} entries added")
 
@@ -430,7 +410,7 @@ def ledger_import_pgaudit(
             keep_statements=keep_statements,
         )
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
         return
     typer.echo(
         f"{summary.messages} messages of pgaudit: {summary.recorded} recorded,"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import chain
+from dataclasses import dataclass, replace
+from datetime import datetime
 from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from pgbalise.errors import InvalidInput, InvalidLeak
-from pgbalise.marking.keys import MasterKey
 from pgbalise.registry import tables
 from pgbalise.registry.cases import (
     RUNNING,
@@ -34,15 +32,16 @@ from pgbalise.registry.cases import (
     runs_of,
     verdict_sha256,
 )
-from pgbalise.registry.extracts import listed
+from pgbalise.registry.consulting import Origin, consulted, origin
 from pgbalise.registry.ledger import canonical
-from pgbalise.registry.matching import Matches, Sought, match
-from pgbalise.registry.record import database_number, identity
+from pgbalise.registry.matching import Matches
+from pgbalise.registry.record import database_number
 from pgbalise.registry.store import Draft, append, problems
+from pgbalise.report.case import CaseLook, TraceReport
 from pgbalise.tracing.decision import spend
 
 if TYPE_CHECKING:
-    from pgbalise.report.case import TraceReport
+    from pgbalise.investigate import Question
 
 Clock = Callable[[], datetime]
 """Tells the time, with its zone."""
@@ -63,15 +62,6 @@ class Outcome:
     report: TraceReport
     rendered: bytes | None
     extracts: Matches
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is asked of the leaked files: where they may come from, and the keys to try."""
-
-    relation: str | None
-    keys: Sequence[MasterKey]
-    dsn: str
 
 
 def run(
@@ -109,46 +99,40 @@ def run(
     asked = _ask(question, [file.sha256 for file, _ in chosen])
     paths = [path for _, path in chosen]
 
-    def trace(alpha: float) -> tuple[TraceReport, bytes | None]:
-        found = _trace(paths, question, alpha, clock(), progress)
+    found_at = min(file.found_at for file, _ in chosen)
+
+    def trace(look: int, alpha: float) -> _Found:
+        from pgbalise.investigate import investigate
+
+        found = investigate(
+            paths, question, alpha=alpha, created_at=clock(), progress=progress
+        )
         if {file.sha256 for file in found.files} != {file.sha256 for file, _ in chosen}:
             raise InvalidLeak("a file changed while it was read", hint="run it again")
-        return found, render(found) if render is not None else None
+        found, extracts = consulted(registry, found, asked.origin, found_at)
+        found = replace(found, case=CaseLook(number, row.title, look, row.alpha))
+        return _Found(found, render(found) if render is not None else None, extracts)
 
     again = _same_inputs(registry, number, asked.inputs)
     if again is not None:
         progress(f"computing look {again.look} again")
         begun = clock()
-        found, rendered = trace(again.alpha)
-        if again.verdict is not None and _alike(recorded_verdict(found), again.verdict):
-            made = _keep_repeat(registry, number, again, asked, begun, found, rendered, clock())
-            return _outcome(registry, number, made, found, rendered, asked, chosen)
-    with _look(registry, number, asked, clock()) as (made, alpha):
-        found, rendered = trace(alpha)
+        found = trace(again.look, again.alpha)
+        if again.verdict is not None and _alike(recorded_verdict(found.report), again.verdict):
+            made = _keep_repeat(registry, number, again, asked, begun, found, clock())
+            return _outcome(registry, number, made, found)
+    with _look(registry, number, asked, clock()) as (made, look, alpha):
+        found = trace(look, alpha)
         with problems(), registry.begin():
-            _keep_verdict(registry, number, made, found, rendered, clock())
-    return _outcome(registry, number, made, found, rendered, asked, chosen)
+            _keep_verdict(registry, number, made, found, clock())
+    return _outcome(registry, number, made, found)
 
 
-def _trace(
-    paths: Sequence[Path],
-    question: Question,
-    alpha: float,
-    at: datetime,
-    progress: Callable[[str], None],
-) -> TraceReport:
-    from pgbalise.investigate import investigate
-
-    assert question.relation is not None
-    return investigate(
-        paths,
-        question.relation,
-        question.keys,
-        question.dsn,
-        alpha=alpha,
-        created_at=at,
-        progress=progress,
-    )
+@dataclass(frozen=True)
+class _Found:
+    report: TraceReport
+    rendered: bytes | None
+    extracts: Matches
 
 
 def recorded_verdict(found: TraceReport) -> dict[str, Any]:
@@ -160,7 +144,7 @@ def recorded_verdict(found: TraceReport) -> dict[str, Any]:
         "verdicts": whole["verdicts"][:kept],
         "not_listed": max(len(whole["verdicts"]) - kept, 0),
         "database": found.database,
-        "relation": found.relation,
+        "relations": list(found.relations),
         "epoch": found.epoch_as_dict() if found.verdict.accused else None,
         "untried_epochs": list(found.untried_epochs),
     }
@@ -179,54 +163,32 @@ def _alike(one: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A question as the registry keeps it.
+    """A question as the registry keeps it; ``inputs`` identifies what was asked."""
 
-    ``inputs`` identifies what was asked. ``aliases``: by marked view, the relation behind it.
-    """
-
-    database: str
-    system: str
+    origin: Origin
     relation: str | None
     parameters: Mapping[str, Any]
     inputs: bytes
-    aliases: Mapping[str, str]
 
 
 def _ask(question: Question, digests: Sequence[str]) -> _Asked:
     from pgbalise import __version__
-    from pgbalise.database import applied_documents
-    from pgbalise.marking.policy import parse_policy
     from pgbalise.session import connect
 
-    if question.relation is None:
-        raise InvalidInput("this needs the relation that the leak is of", hint="--relation")
     with connect(question.dsn) as session:
-        database, system = identity(session)
-        policies = [parse_policy(document) for document in applied_documents(session)]
-    if not any(one.qualified == question.relation for each in policies for one in each.relations):
+        where = origin(session)
+    if question.relation is not None and question.relation not in where.aliases.values():
         # a misspelt name shall not cost a look
-        raise InvalidInput(f"no policy of {database} ever had {question.relation}")
+        raise InvalidInput(f"no policy of {where.database} ever had {question.relation}")
     asked = {
         "files": sorted(digests),
         "keys": sorted(key.fingerprint() for key in question.keys),
         "relation": question.relation,
+        "columns": dict(question.given),
     }
-    inputs = hashlib.sha256(
-        b"pgbalise look 1\n" + canonical({**asked, "database": database, "system": system})
-    )
-    return _Asked(
-        database,
-        system,
-        question.relation,
-        {**asked, "pgbalise": __version__},
-        inputs.digest(),
-        {
-            f"{schema}.{relation.view}": relation.qualified
-            for policy in policies
-            for schema in policy.schemas.values()
-            for relation in policy.relations
-        },
-    )
+    whole = {**asked, "database": where.database, "system": where.system}
+    inputs = hashlib.sha256(b"pgbalise look 1\n" + canonical(whole)).digest()
+    return _Asked(where, question.relation, {**asked, "pgbalise": __version__}, inputs)
 
 
 def _chosen(
@@ -275,8 +237,11 @@ def _same_inputs(registry: sa.Connection, number: int, inputs: bytes) -> Run | N
 @contextmanager
 def _look(
     registry: sa.Connection, number: int, asked: _Asked, at: datetime
-) -> Iterator[tuple[int, float]]:
-    """Take the next look of a case, and hold its lock until the run ends; its number and alpha."""
+) -> Iterator[tuple[int, int, float]]:
+    """Take the next look of a case, and hold its lock until the run ends.
+
+    Yields the run's number, the look's, and its alpha.
+    """
     with problems(), registry.begin():
         row = open_row(registry, number)
         look = max((run.look for run in runs_of(registry, number)), default=0) + 1
@@ -289,14 +254,14 @@ def _look(
             "run": made,
             "look": look,
             "alpha": repr(alpha),
-            "database": asked.database,
-            "system": asked.system,
+            "database": asked.origin.database,
+            "system": asked.origin.system,
             "inputs": asked.inputs.hex(),
             "parameters": asked.parameters,
         }
         append(registry, [Draft("trace_begun", about)], at)
     try:
-        yield made, alpha
+        yield made, look, alpha
     finally:
         with problems(), registry.begin():
             registry.execute(sa.select(sa.func.pg_advisory_unlock(RUNNING, half(made))))
@@ -311,7 +276,7 @@ def _insert(
             sa.insert(table)
             .values(
                 investigation_id=number,
-                database_id=database_number(registry, asked.database, asked.system, at),
+                database_id=database_number(registry, asked.origin.database, asked.origin.system, at),
                 relation=asked.relation,
                 inputs=asked.inputs,
                 parameters=asked.parameters,
@@ -328,8 +293,7 @@ def _keep_repeat(
     again: Run,
     asked: _Asked,
     begun: datetime,
-    found: TraceReport,
-    rendered: bytes | None,
+    found: _Found,
     at: datetime,
 ) -> int:
     with problems(), registry.begin():
@@ -344,7 +308,7 @@ def _keep_repeat(
             run_at=begun,
             repeats=again.number,
         )
-        _keep_verdict(registry, number, made, found, rendered, at)
+        _keep_verdict(registry, number, made, found, at)
     return made
 
 
@@ -352,12 +316,12 @@ def _keep_verdict(
     registry: sa.Connection,
     number: int,
     made: int,
-    found: TraceReport,
-    rendered: bytes | None,
+    found: _Found,
     at: datetime,
 ) -> None:
     row = open_row(registry, number)
-    verdict = recorded_verdict(found)
+    verdict = recorded_verdict(found.report)
+    rendered = found.rendered
     report = None if rendered is None else hashlib.sha256(rendered).digest()
     registry.execute(
         sa.update(tables.trace)
@@ -372,71 +336,15 @@ def _keep_verdict(
         "alpha": repr(run.alpha),
         "repeats": run.repeats,
         "accused": ledger_accused(run),
-        "threshold_log10": repr(found.verdict.threshold_log10),
-        "recipients": found.verdict.recipients,
+        "threshold_log10": repr(found.report.verdict.threshold_log10),
+        "recipients": found.report.verdict.recipients,
         "verdict_sha256": verdict_sha256(verdict),
         "report_sha256": run.report_sha256,
     }
     append(registry, [Draft("trace_run", about)], at)
 
 
-def sought(found: TraceReport, aliases: Mapping[str, str], found_at: datetime) -> Sought:
-    """Return what an extract must fit to have been copied into the leak that was traced."""
-    verdict = found.verdict
-    seen = frozenset(part.carrier for part in found.carriers if part.informative)
-    return Sought(
-        frozenset(verdict.accused),
-        {found.relation: seen},
-        aliases,
-        verdict.rows_aligned,
-        len(verdict.accused) > 1 or len(found.files) > 1,
-        found.epoch,
-        _moment(found.epoch_opened_at),
-        _moment(found.epoch_closed_at),
-        found_at,
-    )
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
-
-
-def possible_extracts(
-    registry: sa.Connection, database: str, system: str, about: Sought
-) -> Matches:
-    """Return the extracts in the ledger that the leak may be a copy of.
-
-    ``system`` identifies the server that the database is in, as `identity` does.
-    """
-    names = [name for name, relation in about.aliases.items() if relation in about.carriers]
-    with problems(), registry.begin():
-        found = chain.from_iterable(
-            listed(
-                registry,
-                kind="extract",
-                recipient=recipient,
-                database=database,
-                relations=[*about.carriers, *names],
-            )
-            for recipient in sorted(about.recipients)
-        )
-        # two servers may have databases of one name
-        return match((item for item in found if item.entry.body.get("system") == system), about)
-
-
-def _outcome(
-    registry: sa.Connection,
-    number: int,
-    made: int,
-    found: TraceReport,
-    rendered: bytes | None,
-    asked: _Asked,
-    chosen: Sequence[tuple[LeakedFile, Path]],
-) -> Outcome:
+def _outcome(registry: sa.Connection, number: int, made: int, found: _Found) -> Outcome:
     whole = case(registry, number)
     [run] = [run for run in whole.runs if run.number == made]
-    found_at = min(file.found_at for file, _ in chosen)
-    extracts = possible_extracts(
-        registry, asked.database, asked.system, sought(found, asked.aliases, found_at)
-    )
-    return Outcome(whole, run, found, rendered, extracts)
+    return Outcome(whole, run, found.report, found.rendered, found.extracts)

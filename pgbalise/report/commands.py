@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pgbalise.command import AsJson, ReportLanguage, SigningKey, TimestampUrl
 from pgbalise.errors import InvalidInput
 from pgbalise.report.case import visible
 
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
     from pgbalise.report.verification import Answer
 
 report_app = typer.Typer(help="Reports of traces: check one, render one.")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-SigningKey = Annotated[
-    Path | None,
-    typer.Option("--signing-key", help="Seal the report with this key, as ledger keygen makes it."),
-]
-TimestampUrl = Annotated[
-    str | None,
-    typer.Option("--timestamp", help="Have this RFC 3161 authority confirm the seal's time."),
-]
-
 
 @report_app.command("verify")
 def report_verify(
@@ -113,7 +103,7 @@ def report_render(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="FILE.html, .pdf or .json.", show_default=False)
     ],
-    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
+    language: ReportLanguage = "en",
     signing_key: SigningKey = None,
     timestamp: TimestampUrl = None,
     as_json: AsJson = False,

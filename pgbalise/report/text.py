@@ -12,13 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pgbalise.report.case import TraceReport, exponent_places, round_down, visible
+from pgbalise.report.case import LeakedTable, MappedColumn, TraceReport, exponent_places, round_down, visible
 from pgbalise.tracing.decision import Verdict
 
 _NARROW, _WIDE = 8, 24
 _LEAST_ROWS = 5
 _LEAST_OTHERS = 2
 _NAMES_IN_SENTENCE = 5
+_SURE = 0.9
 
 
 def verdict_panel(subject: TraceReport | Verdict) -> RenderableType:
@@ -29,6 +30,46 @@ def verdict_panel(subject: TraceReport | Verdict) -> RenderableType:
     verdict = subject.verdict if isinstance(subject, TraceReport) else subject
     parts = (_sentence(verdict), "", _table(verdict), _facts(subject, verdict))
     return Padding(Group(*parts), (1, 1))
+
+
+def mapping_panel(tables: Sequence[LeakedTable]) -> RenderableType:
+    """Return which relation each leaked table is of, and which column each of its columns is.
+
+    Names are shown as text, as in `verdict_panel`.
+    """
+    parts: list[RenderableType] = []
+    for leaked in tables:
+        title = Text(visible(leaked.name), style="bold")
+        if leaked.relation is None:
+            parts += [title.append(": of no protected relation", style="yellow"), ""]
+            continue
+        title.append(": ").append(visible(leaked.relation), style="bold cyan")
+        parts += [title, columns_table(leaked.columns), ""]
+    return Padding(Group(*parts), (1, 1, 0, 1))
+
+
+_USES = {"key": "key", "carrier": "carries marks", "link": "finds the row", "ignored": ""}
+
+
+def columns_table(columns: Sequence[MappedColumn]) -> Table:
+    """Return which column of the relation each leaked column was taken for."""
+    table = Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
+    for name in ("in the leak", "in the relation", "use", "found by"):
+        table.add_column(name, overflow="fold")
+    table.add_column("sure", justify="right", no_wrap=True)
+    table.add_column("written", overflow="fold")
+    for one in columns:
+        style = "dim" if one.column is None else ""
+        sure = "" if one.confidence is None or one.column is None else f"{one.confidence:.0%}"
+        table.add_row(
+            Text(visible(one.leak_column), style),
+            Text("–" if one.column is None else visible(one.column), style),
+            Text(_USES[one.use], style),
+            Text("" if one.by == "none" else one.by, style),
+            Text(sure, "yellow" if one.confidence is not None and one.confidence < _SURE else ""),
+            Text(visible(", ".join(one.formats)), style),
+        )
+    return table
 
 
 def _sentence(verdict: Verdict) -> Text:
