@@ -28,9 +28,8 @@ from psycopg.pq import ExecStatus
 
 from pgbalise.database import apply_policy, enrol
 from pgbalise.demo.cluster import ThrowawayCluster
-from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
+from pgbalise.frames import column_from_arrow, copied_rows, key_from_arrow, one_chunk
 from pgbalise.install import install
-from pgbalise.frames import copied_rows
 from pgbalise.marking.cells import carrier_secret, select
 from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.embedding import alternatives

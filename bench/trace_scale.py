@@ -24,9 +24,9 @@ import pyarrow.csv
 
 import pgbalise
 from pgbalise.frames import copied_rows
+from pgbalise.leaks import open_leak
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
-from pgbalise.leaks import open_leak
 from pgbalise.trace import Marking, trace
 
 ROWS = 2_000_000

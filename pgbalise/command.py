@@ -52,9 +52,7 @@ ReportFile = Annotated[
     Path | None,
     typer.Option("--report", help="Write the report, FILE.html, .pdf or .json."),
 ]
-ReportLanguage = Annotated[
-    str, typer.Option("--language", help="The report's language, en or fr.")
-]
+ReportLanguage = Annotated[str, typer.Option("--language", help="The report's language, en or fr.")]
 SigningKey = Annotated[
     Path | None,
     typer.Option("--signing-key", help="Seal the report with this key, as ledger keygen makes it."),

@@ -99,7 +99,8 @@ def trace(
 
     A recipient's e-value is the mean of those under each policy of each epoch (0 where it was not
     enrolled), for all tables together and, if they are few, for each alone. That is an e-value
-    again: not knowing the epoch, or who leaked what, costs at most log10 of their number. Raise InvalidLeak when the leak has no carrier of any relation.
+    again: not knowing the epoch, or who leaked what, costs at most log10 of their number. Raise
+    InvalidLeak when the leak has no carrier of any relation.
     """
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
@@ -281,14 +282,13 @@ def _judged(
         words = stream_words(
             marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
         )
-        for way in [(policy, ""), *(way for way in found if way[0] == policy and way[1])]:
-            parts = found.get(way, [])
+        alone = [way for way in found if way[0] == policy and way[1]]
+        for place in [(policy, ""), *alone]:
+            parts = found.get(place, [])
             evidence = Evidence.concatenate(part.evidence for _, part in parts)
             ways.append(Way(evidence, thresholds, members, words))
             chosen.append(marking)
-    decoded = decode(
-        ways, len(everyone), threshold_log10=threshold_log10(len(everyone), alpha)
-    )
+    decoded = decode(ways, len(everyone), threshold_log10=threshold_log10(len(everyone), alpha))
     strongest = int(decoded.log10_e_value.argmax())
     way = int(decoded.best[strongest])
     winner = chosen[way]

@@ -11,9 +11,8 @@ import pytest
 
 from pgbalise.catalog import columns as catalog_columns
 from pgbalise.errors import InvalidLeak
-from pgbalise.frames import mark
+from pgbalise.frames import copied_rows, mark
 from pgbalise.investigate import markings
-from pgbalise.frames import copied_rows
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
 from pgbalise.session import connect

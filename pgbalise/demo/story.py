@@ -74,7 +74,7 @@ def damage(rows: pa.Table, seed: int) -> pa.Table:
         for value in table.column("value").to_pylist()
     ]
     times = [
-        f"{time[8:10]}/{time[5:7]}/{time[:4]} {time[11:19 if chance.random() < 0.25 else -3]}"
+        f"{time[8:10]}/{time[5:7]}/{time[:4]} {time[11 : 19 if chance.random() < 0.25 else -3]}"
         for time in table.column("recorded_at").to_pylist()
     ]
     return pa.table(

@@ -17,7 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from pgbalise.errors import InvalidInput, PgbaliseError
-from pgbalise.registry.commands import Registry, moment
+from pgbalise.command import Registry
+from pgbalise.registry.commands import moment
 
 alert_app = typer.Typer(help="What the auditor must be told.")
 

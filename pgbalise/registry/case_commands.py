@@ -34,7 +34,6 @@ from pgbalise.trace_command import Columns, RelationName, given_columns
 if TYPE_CHECKING:
     from pgbalise.registry.cases import Case
     from pgbalise.registry.looks import Outcome
-    from pgbalise.report.case import TraceReport
 
 case_app = typer.Typer(help="Leaks of one affair, every look at them, and what was concluded.")
 
@@ -130,11 +129,18 @@ def case_run(
     from pgbalise.registry.looks import run
     from pgbalise.registry.store import open_registry
 
-    target = None
+    target, refused = None, []
     if report is not None:
         from pgbalise.report.publish import publication
 
         target = publication(report, language, signing_key, timestamp)
+
+    def rendered(found: TraceReport) -> bytes:
+        assert target is not None
+        content, problem = target.content(found, _now())
+        refused[:] = [problem] if problem is not None else []
+        return content
+
     question = Question(dsn, master_keys(key, key_command), relation, given_columns(column))
     with working(as_json) as say, open_registry(registry) as connection:
         answer = run(
@@ -144,7 +150,7 @@ def case_run(
             question,
             _now,
             only=only,
-            render=None if target is None else lambda found: target.content(found, _now()),
+            render=None if target is None else rendered,
             progress=say,
         )
     if target is not None and answer.rendered is not None:
@@ -155,6 +161,8 @@ def case_run(
             raise InvalidInput(
                 problem.message, hint="the verdict is recorded; run the same again, it is free"
             ) from None
+        for problem in refused:
+            raise problem
     if as_json:
         print_json(_answered(answer))
     else:
@@ -213,7 +221,7 @@ def case_list(registry: Registry = "", as_json: AsJson = False) -> None:
     if as_json:
         print_json([_summary(case) for case in found])
     elif found:
-        Console(highlight=False).print(cases_table(found))
+        out.print(cases_table(found))
     else:
         typer.echo("no case was opened")
 
@@ -241,7 +249,7 @@ def case_show(case: Number, registry: Registry = "", as_json: AsJson = False) ->
             }
         )
     else:
-        Console(highlight=False).print(case_panel(found, wrong))
+        out.print(case_panel(found, wrong))
     raise typer.Exit(1 if wrong else 0)
 
 

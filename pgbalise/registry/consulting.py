@@ -148,9 +148,7 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).astimezone(UTC)
 
 
-def possible_extracts(
-    registry: sa.Connection, origin: Origin, about: Sought
-) -> Matches:
+def possible_extracts(registry: sa.Connection, origin: Origin, about: Sought) -> Matches:
     """Return the extracts in the ledger that the leak may be a copy of."""
     names = [name for name, relation in about.aliases.items() if relation in about.carriers]
     with problems(), registry.begin():
@@ -165,4 +163,6 @@ def possible_extracts(
             for recipient in sorted(about.recipients)
         )
         # two servers may have databases of one name
-        return match((item for item in found if item.entry.body.get("system") == origin.system), about)
+        return match(
+            (item for item in found if item.entry.body.get("system") == origin.system), about
+        )

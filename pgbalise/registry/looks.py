@@ -104,9 +104,7 @@ def run(
     def trace(look: int, alpha: float) -> _Found:
         from pgbalise.investigate import investigate
 
-        found = investigate(
-            paths, question, alpha=alpha, created_at=clock(), progress=progress
-        )
+        found = investigate(paths, question, alpha=alpha, created_at=clock(), progress=progress)
         if {file.sha256 for file in found.files} != {file.sha256 for file, _ in chosen}:
             raise InvalidLeak("a file changed while it was read", hint="run it again")
         found, extracts = consulted(registry, found, asked.origin, found_at)
@@ -276,7 +274,9 @@ def _insert(
             sa.insert(table)
             .values(
                 investigation_id=number,
-                database_id=database_number(registry, asked.origin.database, asked.origin.system, at),
+                database_id=database_number(
+                    registry, asked.origin.database, asked.origin.system, at
+                ),
                 relation=asked.relation,
                 inputs=asked.inputs,
                 parameters=asked.parameters,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 report_app = typer.Typer(help="Reports of traces: check one, render one.")
 
+
 @report_app.command("verify")
 def report_verify(
     file: Annotated[Path, typer.Argument(help="HTML, PDF or JSON.", show_default=False)],

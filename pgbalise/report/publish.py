@@ -36,17 +36,26 @@ class Publication:
         is missing on this machine. When the timestamp authority does not answer, the report is
         written all the same, sealed without a timestamp, and then `EnvironmentProblem` is raised.
         """
+        content, refused = self.content(report, now)
+        self.save(content)
+        if refused is not None:
+            raise refused
+
+    def content(
+        self, report: TraceReport, now: datetime
+    ) -> tuple[bytes, EnvironmentProblem | None]:
+        """Return what `write` writes, and what it raises after that, if anything."""
         at = now.astimezone(UTC).replace(microsecond=0)
         try:
-            self._store(self._content(report, at, self.timestamp_url))
+            return self._content(report, at, self.timestamp_url), None
         except TimestampRefused as problem:
-            self._store(self._content(report, at, None))
-            raise EnvironmentProblem(
+            return self._content(report, at, None), EnvironmentProblem(
                 f"{problem.message}; {self.path} is sealed without a timestamp",
                 hint="pgbalise report render seals it anew",
-            ) from None
+            )
 
-    def _store(self, content: bytes) -> None:
+    def save(self, content: bytes) -> None:
+        """Write what `content` returned; raises `InvalidInput` when the file cannot be written."""
         try:
             self.path.write_bytes(content)
         except OSError as problem:

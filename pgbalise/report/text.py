@@ -12,7 +12,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from pgbalise.report.case import LeakedTable, MappedColumn, TraceReport, exponent_places, round_down, visible
+from pgbalise.report.case import (
+    LeakedTable,
+    MappedColumn,
+    TraceReport,
+    exponent_places,
+    round_down,
+    visible,
+)
 from pgbalise.tracing.decision import Verdict
 
 _NARROW, _WIDE = 8, 24

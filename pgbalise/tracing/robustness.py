@@ -472,7 +472,7 @@ class Rehearsal:
         word = codeword(self._key, thief, self.policy.epoch, self._thresholds)
         share = self._thresholds / 65536.0
         out = {}
-        for part in found.carriers:
+        for _, part in found.carriers:
             at = part.evidence.position
             log0, log1 = part.evidence.log_likelihood0, part.evidence.log_likelihood1
             # no cell is trusted more than this: a symbol may be wrong for any reason
