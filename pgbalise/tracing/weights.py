@@ -380,10 +380,10 @@ def estimate_rates(
             base = np.where(null, old.blanked, old.altered)
             # the part of a pair's probability that an altered cell explains
             astray = share * base / np.exp(weights[field].astype(np.float64))
-            kept = np.bincount(
+            near = np.bincount(
                 levels[field][~null], (share - astray)[~null], minlength=one.levels + 1
-            )[: one.levels]
-            kept = kept + prior * first[field].intact
+            )
+            kept = near[: one.levels] + prior * first[field].intact
             loose = astray[~null].sum() + prior * first[field].altered
             total = kept.sum() + loose
             blanked = astray[null].sum() + prior * first[field].blanked
