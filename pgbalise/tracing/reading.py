@@ -997,7 +997,7 @@ def conversion(
         return 1.0, 0.0
     # another unit may cost a digit, but no more
     alike = stored[np.linspace(0, len(stored) - 1, len(leaked)).astype(np.int64)]
-    if len(np.unique(leaked)) < 0.2 * len(np.unique(alike)):
+    if len(np.unique(leaked)) < 0.1 * len(np.unique(alike)):
         return 1.0, 0.0
     grid = 10.0**-stored_places
     chosen = np.isin(np.rint(leaked / grid), np.rint(distinct / grid))
