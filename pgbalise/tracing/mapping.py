@@ -313,13 +313,16 @@ class _Words:
     texts: pa.Array
     shares: Floats
     shapes: dict[str, float]
+    apart: bool
+    """Whether nearly every row has a text of its own."""
 
     @classmethod
     def of(cls, text: pa.Array) -> _Words:
         known = _folded(text).drop_null()
         counts = pc.value_counts(known)
         shares = np.asarray(counts.field(1), np.float64) / max(1, len(known))
-        return cls(counts.field(0), shares, _shapes(text))
+        apart = len(counts) > 0.9 * len(known)
+        return cls(counts.field(0), shares, _shapes(text), apart)
 
 
 def _folded(text: pa.Array) -> pa.Array:
@@ -399,7 +402,9 @@ def _texts_alike(leaked: _Words, stored: _Words) -> float:
     # distinct texts of which a sample holds only some: a good part found is as telling as all
     repeated = float((stored.shares**2).sum()) * len(stored.texts)
     told = min(1.0, share / 0.4) * (0.55 + 0.25 * shape + 0.2 * min(1.0, common * repeated / 0.3))
-    return max(told, 0.5 * shape)
+    # a column of other texts looks alike, too, unless both tell every row apart
+    apart = leaked.apart and stored.apart
+    return max(told, (0.55 if apart else 0.4) * shape)
 
 
 def _numbers_alike(reading: _Reading, stored: _Stored) -> float:
@@ -442,7 +447,9 @@ def _lift(numbers: Floats, stored: _Stored) -> tuple[float, bool]:
     share = float(np.mean(np.abs(distinct[at] - numbers) <= 1e-9 * np.abs(numbers)))
     if chance > 0.8:
         return 0.0, False
-    return max(0.0, (share - chance) / (1 - chance)), True
+    # that all of a few different numbers are stored, too, may well be chance
+    several = min(1.0, np.count_nonzero(np.diff(numbers)) / 50)
+    return several * max(0.0, (share - chance) / (1 - chance)), True
 
 
 def _fresh_key(leaked: _Leaked, stored: _Stored) -> bool:

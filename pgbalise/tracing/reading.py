@@ -763,7 +763,8 @@ def _calendar_days(parts: pa.Array, order: str, pivot: int) -> tuple[Integers, B
 
 
 _STEPS = {"unix s": 1e6, "unix ms": 1e3, "unix us": 1.0}
-_FARTHEST = 250_000_000_000 * 1e6
+_FARTHEST = 253_402_300_800 * 1e6
+"""The year 10000."""
 
 
 def _counted(text: pa.Array, calendar: str) -> tuple[Integers, Bools]:
@@ -993,6 +994,10 @@ def conversion(
     distinct = stored[np.flatnonzero(np.diff(stored, prepend=np.nan) != 0)]
     names_rows = family(declared) == "integer" and len(distinct) > 0.95 * len(stored)
     if len(distinct) < 8 or names_rows:
+        return 1.0, 0.0
+    # another unit may cost a digit, but no more
+    alike = stored[np.linspace(0, len(stored) - 1, len(leaked)).astype(np.int64)]
+    if len(np.unique(leaked)) < 0.1 * len(np.unique(alike)):
         return 1.0, 0.0
     grid = 10.0**-stored_places
     chosen = np.isin(np.rint(leaked / grid), np.rint(distinct / grid))
