@@ -34,9 +34,16 @@ def frame(*fields: str | int | bytes) -> bytes:
 
 def hkdf_sha256(key: bytes, info: bytes, length: int) -> bytes:
     """HKDF-SHA256 with an empty salt (RFC 5869): ``length`` bytes, at most 8,160."""
+    return _expand(_extract(key), info, length)
+
+
+def _extract(key: bytes) -> bytes:
+    return hmac.digest(b"\0" * 32, key, "sha256")
+
+
+def _expand(prk: bytes, info: bytes, length: int) -> bytes:
     if not 0 < length <= 255 * 32:
         raise ValueError("HKDF-SHA256 gives between 1 and 8160 bytes")
-    prk = hmac.digest(b"\0" * 32, key, "sha256")
     block, out, counter = b"", b"", 1
     while len(out) < length:
         block = hmac.digest(prk, block + info + bytes([counter]), "sha256")
@@ -48,17 +55,17 @@ def hkdf_sha256(key: bytes, info: bytes, length: int) -> bytes:
 class MasterKey:
     """The auditor's 32 secret bytes. Its text form never shows them."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_prk",)
 
     def __init__(self, secret: bytes) -> None:
         """Raise InvalidKey unless ``secret`` has 32 bytes."""
         if len(secret) != MASTER_KEY_BYTES:
             raise InvalidKey(f"a master key has {MASTER_KEY_BYTES} bytes, this one {len(secret)}")
-        self._secret = secret
+        self._prk = _extract(secret)
 
     def derive(self, purpose: str, *context: str | int | bytes, length: int = 32) -> bytes:
         """Return the subkey of ``length`` bytes for a purpose and its context (HKDF-SHA256)."""
-        return hkdf_sha256(self._secret, frame(_DOMAIN, purpose, *context), length)
+        return _expand(self._prk, frame(_DOMAIN, purpose, *context), length)
 
     def stream(self, purpose: str, *context: str | int | bytes, length: int) -> bytes:
         """Return ``length`` pseudo-random bytes, however many: SHAKE-128 (FIPS 202) of a subkey."""

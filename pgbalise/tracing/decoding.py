@@ -17,8 +17,10 @@ known. Such terms are left out, which can only lower a sum.
 
 Many recipients are scored in stages. A codeword is a stream whose beginning is cheaper to make
 than all of it, and the score of the beginning is an e-value of its own: the mean of the whole one's
-given the beginning. So those whose beginning is not among the better ones keep the e-value
-of the beginning (a martingale, stopped).
+given the beginning. So those whose beginning scores no higher than a cut keep the e-value of the
+beginning (a martingale, stopped). The cut is a quantile among codewords that nobody has, drawn for
+the purpose. Were it one among the recipients, then an innocent's word would have a say in who
+of the guilty is named, and the proof above would not hold.
 """
 
 from __future__ import annotations
@@ -42,10 +44,14 @@ STAGED_FROM = 100_000
 
 STAGES = ((1 / 8, 48, 0.1), (3 / 8, 144, 0.01))
 """Share of the marked positions that a stage looks at, how many at least, and the share of
-recipients that it lets pass to the next; the last stage looks at all."""
+innocents that it lets pass to the next in round 1; the last stage looks at all."""
+
+LATER_PASSING = 0.3
+"""In later rounds so much of that share passes: beside those named, others stand out more."""
 
 _KEPT_BYTES = 1 << 28
 _KEPT_ROWS = 4096
+_DRAWN = 4000
 
 Words: TypeAlias = Callable[[int, NDArray[np.int64]], Iterator[NDArray[np.uint8]]]
 """``words(wanted, rows)`` yields, in blocks, the first ``wanted`` bytes of the packed codewords
@@ -163,12 +169,21 @@ class _MarkedPositions:
         value = np.full(members.size, -np.inf)
         agreeing = np.zeros(members.size, np.int64)
         rows = np.setdiff1d(np.arange(members.size), known)
-        for count, passing in self._stages(rows.size):
-            self._score(weights.until(count), rows, value, agreeing)
-            if passing < rows.size:
-                strongest = np.argsort(-value[rows], kind="stable")[:passing]
-                rows = np.sort(rows[strongest])
+        for count, share in self._stages(rows.size):
+            beginning = weights.until(count)
+            self._score(beginning, rows, value, agreeing)
+            if count < self._length:
+                passing = share * (LATER_PASSING if known.size else 1.0)
+                rows = rows[value[rows] > self._cut(beginning, passing)]
         return value, agreeing
+
+    def _cut(self, weights: PositionWeights, passing: float) -> float:
+        """Return what a share ``passing`` of innocent codewords scores more than."""
+        # not the key's codewords: the seed is of no consequence, as long as it is fixed
+        rng = np.random.default_rng(0)
+        drawn = rng.integers(1 << 16, size=(_DRAWN, weights.length), dtype=np.uint16)
+        bits = np.packbits(drawn < self._bias[: weights.length], axis=1, bitorder="little")
+        return float(np.quantile(weights.score(bits).log10_e_value, 1 - passing))
 
     def _score(
         self,
@@ -185,15 +200,15 @@ class _MarkedPositions:
             agreeing[here] = scored.agreeing
             at += len(block)
 
-    def _stages(self, candidates: int) -> list[tuple[int, int]]:
-        """Return for each stage the positions it looks at and how many recipients pass it."""
+    def _stages(self, candidates: int) -> list[tuple[int, float]]:
+        """Return for each stage the positions it looks at and the share of members passing it."""
         stages = []
         if candidates >= STAGED_FROM:
             for share, least, passing in STAGES:
                 count = -(-max(ceil(share * self._used.size), least) // 8) * 8
                 if count < self._length // 2:
-                    stages.append((count, ceil(passing * self.way.members.size)))
-        return [*stages, (self._length, candidates)]
+                    stages.append((count, passing))
+        return [*stages, (self._length, 1.0)]
 
     def _blocks(self, rows: NDArray[np.int64], length: int) -> Iterator[NDArray[np.uint8]]:
         """Yield the members' bits at the first ``length`` used positions, packed.

@@ -245,10 +245,13 @@ def test_of_many_recipients_most_are_scored_on_the_beginning(monkeypatch):
     whole, quick, asked, length = staged(monkeypatch, 2000, 1, 8)
     assert quick.rounds == whole.rounds == ((0,),)
     assert quick.log10_e_value[0] == whole.log10_e_value[0]
-    assert [rows for _, rows in asked[:3]] == [3000, 300, 30]
+    everyone, some, few = (rows for _, rows in asked[:3])
+    assert everyone == 3000
+    assert 200 < some < 400
+    assert few < 50
     assert asked[0][0] < length * 0.13
     assert asked[1][0] < length * 0.38
-    assert np.count_nonzero(quick.log10_e_value == whole.log10_e_value) <= 30
+    assert np.count_nonzero(quick.log10_e_value == whole.log10_e_value) <= few
 
 
 @pytest.mark.parametrize("seed", range(8))
