@@ -2,14 +2,14 @@
 
 ::
 
-    open_leak -> archives    what is packed is unpacked, into a folder that is removed afterwards
+    open_leak -> archives    what is packed is unpacked, into a folder that goes with it (unpacking)
               -> kind        PURE  what is it: told by its first bytes, never by its name
-              -> delimited   CSV, TSV and their kin     (encoding, dialect: how it is written)
+              -> delimited   CSV, TSV and their kin     (encoding, dialect, header, fields)
               -> columnar    Parquet, Arrow
-              -> documents   JSON, JSON lines
+              -> documents   JSON, JSON lines          (cursor)
               -> spreadsheet XLSX, XLS, ODS, in a process of its own (workbook)
               -> sqlite      every table
-              -> statements  SQL text: COPY blocks, INSERTs
+              -> statements  SQL text: COPY blocks, INSERTs   (sql)
               -> pgdump      pg_dump's custom, directory and tar formats
 
 What cannot be read again from where it lies is converted once, to Arrow (spool). Needs the extra

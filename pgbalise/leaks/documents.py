@@ -2,110 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
 
 from pgbalise.errors import InvalidLeak
+from pgbalise.leaks.cursor import Cursor, NotJson
 from pgbalise.leaks.encoding import encoding_of, utf8_chunks
 from pgbalise.leaks.header import numbered, unique
 from pgbalise.leaks.spool import Spool
 from pgbalise.leaks.table import LeakTable
 
-_LARGEST: Final = 256 << 20
-"""Characters of one value: a row, or a document that is no list of rows."""
+_VALUES: Final = 4 << 20
+"""Single values of a list: columns that are kept until all of them are known."""
 
-_STEP: Final = 1 << 20
-_BLANK: Final = " \t\r\n\x1e\ufeff"
-_DECODER: Final = json.JSONDecoder(parse_float=str, parse_int=str, parse_constant=str, strict=False)
 _NAMES: Final = ("columns", "fields", "header", "headers", "column_names", "keys")
-
-
-class _NotJson(Exception):
-    pass
-
-
-class _Cursor:
-    """A place in a text that is read as it is needed."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._buffer = ""
-        self._at = 0
-        self._ended = False
-        self._partial = b""
-
-    def _more(self, size: int) -> None:
-        parts = [self._buffer[self._at :]]
-        have = 0
-        while have < size and not self._ended:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                self._ended = True
-                chunk = b""
-            data = self._partial + chunk
-            # A character may be cut at the end of a chunk: it has at most four bytes.
-            text = data.decode("utf-8", "strict" if self._ended else "ignore")
-            self._partial = b"" if self._ended else _cut_character(data)
-            parts.append(text)
-            have += len(chunk)
-        self._buffer, self._at = "".join(parts), 0
-
-    def peek(self) -> str:
-        """Return the next character that is not blank; empty at the end."""
-        while True:
-            while self._at < len(self._buffer):
-                if self._buffer[self._at] not in _BLANK:
-                    return self._buffer[self._at]
-                self._at += 1
-            if self._ended:
-                return ""
-            self._more(_STEP)
-
-    def take(self, expected: str) -> bool:
-        """Go past a character if it is the next one."""
-        if self.peek() != expected:
-            return False
-        self._at += 1
-        return True
-
-    def need(self, expected: str) -> None:
-        """Go past a character that must be the next one."""
-        if not self.take(expected):
-            raise _NotJson
-
-    def value(self) -> Any:
-        """Return the next value, numbers as their text."""
-        self.peek()
-        step = _STEP
-        while True:
-            try:
-                value, end = _DECODER.raw_decode(self._buffer, self._at)
-            except RecursionError:
-                raise _NotJson from None
-            except ValueError:
-                end = -1
-            # A number that touches the end may go on.
-            if end >= 0 and (self._ended or end < len(self._buffer)):
-                self._at = end
-                return value
-            if self._ended or len(self._buffer) - self._at > _LARGEST:
-                raise _NotJson
-            self._more(step)
-            step *= 2
-
-
-def _cut_character(data: bytes) -> bytes:
-    for back in range(1, min(4, len(data)) + 1):
-        byte = data[-back]
-        if byte >= 0xC0:
-            size = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            return data[-back:] if size > back else b""
-        if byte < 0x80:
-            return b""
-    return b""
 
 
 def read(path: Path, name: str, head: bytes, folder: Path) -> list[LeakTable]:
@@ -116,8 +28,8 @@ def read(path: Path, name: str, head: bytes, folder: Path) -> list[LeakTable]:
     chunks = utf8_chunks(path, encoding_of(path, head), name)
     tables = _Tables(folder, name)
     try:
-        _document(_Cursor(chunks), tables, _is_lines(head))
-    except (_NotJson, UnicodeDecodeError, RecursionError):
+        _document(Cursor(chunks), tables, _is_lines(head))
+    except (NotJson, UnicodeDecodeError, RecursionError):
         raise InvalidLeak(f"{name}: the JSON text is damaged, cut or nested too deep") from None
     found = tables.made()
     if not found:
@@ -154,7 +66,7 @@ class _Tables:
         elif isinstance(value, dict):
             self._spool(place, True).add(flat(value))
         elif value is not None:
-            raise _NotJson
+            raise NotJson
 
     def _spool(self, place: str, named: bool) -> Spool:
         if place not in self._spools:
@@ -185,7 +97,7 @@ def flat(row: Mapping[str, Any]) -> dict[str, str | None]:
     return answer
 
 
-def _document(cursor: _Cursor, tables: _Tables, lines: bool) -> None:
+def _document(cursor: Cursor, tables: _Tables, lines: bool) -> None:
     if lines:
         while cursor.peek():
             tables.row("", cursor.value())
@@ -196,10 +108,10 @@ def _document(cursor: _Cursor, tables: _Tables, lines: bool) -> None:
     else:
         _object(cursor, tables)
     if cursor.peek():
-        raise _NotJson
+        raise NotJson
 
 
-def _list(cursor: _Cursor, tables: _Tables, place: str, names: tuple[str, ...]) -> list[Any] | None:
+def _list(cursor: Cursor, tables: _Tables, place: str, names: tuple[str, ...]) -> list[Any] | None:
     """Stream a list's rows into a table; return the list when it holds single values instead."""
     cursor.need("[")
     scalars: list[Any] = []
@@ -212,17 +124,17 @@ def _list(cursor: _Cursor, tables: _Tables, place: str, names: tuple[str, ...]) 
             tables.row(place, value, names)
         else:
             scalars.append(value)
-            if len(scalars) > _LARGEST // 64:
-                raise _NotJson
+            if len(scalars) > _VALUES:
+                raise NotJson
         if cursor.take("]"):
             break
         cursor.need(",")
     if scalars and not place:
-        raise _NotJson
+        raise NotJson
     return scalars or None
 
 
-def _object(cursor: _Cursor, tables: _Tables) -> None:
+def _object(cursor: Cursor, tables: _Tables) -> None:
     """Find the rows in one object: lists of rows in it, or columns, or rows by their key."""
     cursor.need("{")
     rest: dict[str, Any] = {}
@@ -232,7 +144,7 @@ def _object(cursor: _Cursor, tables: _Tables) -> None:
     while True:
         key = cursor.value()
         if not isinstance(key, str):
-            raise _NotJson
+            raise NotJson
         cursor.need(":")
         if cursor.peek() == "[":
             scalars = _list(cursor, tables, key, _given_names(rest))

@@ -33,25 +33,31 @@ HEAD: Final = 65_536
 """Bytes that ``kind_of`` wants to see."""
 
 _MAGIC: Final = (
-    (b"PAR1", Kind.PARQUET),
     (b"ARROW1\0\0", Kind.ARROW_FILE),
     (b"\xff\xff\xff\xff", Kind.ARROW_STREAM),
     (b"PK\x03\x04", Kind.ZIP),
     (b"PK\x05\x06", Kind.ZIP),
     (b"\x1f\x8b", Kind.GZIP),
-    (b"BZh", Kind.BZIP2),
     (b"\xfd7zXZ\0", Kind.XZ),
     (b"\x28\xb5\x2f\xfd", Kind.ZSTD),
     (b"\x04\x22\x4d\x18", Kind.LZ4),
     (b"SQLite format 3\0", Kind.SQLITE),
-    (b"PGDMP", Kind.PG_CUSTOM),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Kind.COMPOUND),
 )
+
+# These could begin a text as well: a header PAR1, PAR2.
+_LETTERS: Final = (
+    (b"PAR1", Kind.PARQUET),
+    (b"PGDMP", Kind.PG_CUSTOM),
+    (b"ORC", Kind.OTHER),
+)
+_BZIP2: Final = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P)")
 
 _FOREIGN: Final = (
     (b"%PDF", "a PDF document"),
     (b"\x89PNG", "a PNG image"),
-    (b"GIF8", "a GIF image"),
+    (b"GIF87a", "a GIF image"),
+    (b"GIF89a", "a GIF image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x7fELF", "a program"),
     (b"MZ\x90", "a program"),
@@ -60,7 +66,6 @@ _FOREIGN: Final = (
     (b"PGCOPY\n\xff\r\n\0", "a binary COPY, which does not name its types"),
     (b"-----BEGIN PGP", "encrypted: decrypt it first"),
     (b"{\\rtf", "a rich text document"),
-    (b"ORC", "an ORC file: convert it to Parquet first"),
     (b"Obj\x01", "an Avro file: convert it to Parquet first"),
 )
 
@@ -81,6 +86,11 @@ def kind_of(head: bytes) -> Kind:
     """Return what a file is that begins with these bytes (as many as HEAD, if it has them)."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
+            return kind
+    if _BZIP2.match(head):
+        return Kind.BZIP2
+    for magic, kind in _LETTERS:
+        if head.startswith(magic) and _is_binary(head[:64]):
             return kind
     if foreign(head):
         return Kind.OTHER
