@@ -6,9 +6,12 @@ Copies are marked in memory with a master key that is good for nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
+from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -17,7 +20,18 @@ import pyarrow.compute as pc
 from pgbalise.catalog import columns, relation_info, sample
 from pgbalise.errors import InvalidInput, InvalidPolicy
 from pgbalise.fit import fit_columns
-from pgbalise.tracing.robustness import Progress, Setting, Study, silent, study
+from pgbalise.tracing.robustness import (
+    Estimate,
+    Plan,
+    Progress,
+    Rehearsal,
+    Setting,
+    Study,
+    Task,
+    in_turn,
+    silent,
+    study,
+)
 
 if TYPE_CHECKING:
     from pgbalise.marking.policy import Policy, Relation
@@ -56,18 +70,49 @@ def evaluate(
     protected = policy.relation(question.relation)
     progress("reading rows", 0, len(question.settings))
     stored = stored_sample(session, protected, question.sample_rows, question.seed)
-    return study(
+    plan = Plan(
         policy,
         protected.qualified,
         stored,
         [f"recipient_{number}" for number in range(1, question.recipients + 1)],
+        question.alpha,
+        question.seed,
+    )
+    return study(
+        plan,
         question.settings,
-        alpha=question.alpha,
         rows=question.rows,
         trials=question.trials,
-        seed=question.seed,
+        run=side_by_side,
         progress=progress,
     )
+
+
+_FEW_TRIALS: Final = 100
+"""Fewer are sooner done than other processes started."""
+
+_rehearsals: list[Rehearsal] = []
+"""Of a process that makes estimates for another: the one it has."""
+
+
+def side_by_side(plan: Plan, tasks: Sequence[Task], few: int = _FEW_TRIALS) -> Iterable[Estimate]:
+    """Make estimates in as many processes as there are processors, unless there are ``few``."""
+    workers = min(os.cpu_count() or 1, len(tasks))
+    if workers < 2 or sum(task.trials for task in tasks) < few:
+        yield from in_turn(plan, tasks)
+        return
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_prepare, initargs=(plan,)
+    ) as pool:
+        yield from pool.map(_estimate, tasks)
+
+
+def _prepare(plan: Plan) -> None:
+    _rehearsals.append(plan.rehearsal())
+
+
+def _estimate(task: Task) -> Estimate:
+    return task.done_in(_rehearsals[-1])
 
 
 def stored_sample(session: Session, relation: Relation, rows: int, seed: int) -> pa.Table:

@@ -11,11 +11,11 @@ import typer
 from typer.testing import CliRunner
 
 from pgbalise.errors import InvalidInput, InvalidPolicy
-from pgbalise.evaluate import Question, evaluate, stored_sample
+from pgbalise.evaluate import Question, evaluate, side_by_side, stored_sample
 from pgbalise.evaluate_command import evaluate as command
 from pgbalise.marking.policy import load_policy
 from pgbalise.session import connect
-from pgbalise.tracing.robustness import settings
+from pgbalise.tracing.robustness import Plan, Task, in_turn, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,6 +63,15 @@ def test_nothing_is_written_to_the_database(reader: str, dpi: Any) -> None:
         found = evaluate(session, load_policy(POLICY.read_text("utf-8")), question)
     assert found.stored > 800
     assert dpi.execute("SELECT count(*) FROM pg_class").fetchone() == before
+
+
+def test_several_processes_find_what_one_does(reader: str) -> None:
+    policy = load_policy(POLICY.read_text("utf-8"))
+    with connect(reader) as session:
+        stored = stored_sample(session, policy.relation("dpi.patient"), 2000, 1)
+    plan = Plan(policy, "dpi.patient", stored, ["a", "b", "c"], 1e-6, 1)
+    tasks = [Task(one, 100, 2, True) for one in settings(["none", "mix"], [1, 2], quick=True)]
+    assert list(side_by_side(plan, tasks, few=1)) == list(in_turn(plan, tasks))
 
 
 def test_the_sample_is_drawn_again_alike(reader: str) -> None:

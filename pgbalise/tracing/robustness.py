@@ -105,6 +105,10 @@ class Estimate:
     there are. Those not tried any more count as None. Not looked for: None."""
     most: int = 0
     """Rows that were tried at most."""
+    scored: int = 0
+    """Innocents that were scored, in leaks of other sizes too."""
+    wronged: int = 0
+    """How many of those were accused."""
 
     @property
     def detected(self) -> int:
@@ -485,23 +489,27 @@ class Rehearsal:
     def estimate(self, setting: Setting, rows: int, trials: int, *, sizes: bool) -> Estimate:
         """Try a setting: ``trials`` leaks of ``rows`` rows, and if ``sizes`` of other sizes too."""
         rows = min(rows, self.stored.num_rows)
+        scored, wronged = self.scored, self.wronged
         done = tuple(self.trial(setting, number, rows) for number in range(trials))
         out = Estimate(setting, rows, done)
-        if not sizes:
-            return out
+        if sizes:
+            out = replace(out, sizes=self._sizes(out), most=self.sizes[-1])
+        return replace(out, scored=self.scored - scored, wronged=self.wronged - wronged)
+
+    def _sizes(self, known: Estimate) -> tuple[int | None, ...]:
+        trials = len(known.trials)
         found: list[int | None] = []
         allowed = trials - ceil(POWER * trials - 1e-9)
-        start = self._at(rows)
-        for number, trial in enumerate(done):
-            least = self._least(setting, number, start, {self._at(rows): trial.named > 0})
+        at = start = self._at(known.rows)
+        for number, trial in enumerate(known.trials):
+            least = self._least(known.setting, number, start, {at: trial.named > 0})
             found.append(None if least is None else self.sizes[least])
             if least is not None:
                 start = least
             if found.count(None) > allowed:
                 break
-        known = sorted(size for size in found if size is not None)
-        padded = tuple(known) + (None,) * (trials - len(known))
-        return replace(out, sizes=padded, most=self.sizes[-1])
+        reached = sorted(size for size in found if size is not None)
+        return (*reached, *(None,) * (trials - len(reached)))
 
     def _at(self, rows: int) -> int:
         return int(np.argmin(np.abs(np.array(self.sizes) - rows)))
@@ -601,19 +609,63 @@ def _wider(tolerance: Tolerance | Equivalents, factor: int) -> Tolerance | Equiv
     return tolerance if narrow or off_grid else replace(tolerance, quantum=quantum)
 
 
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a rehearsal needs; see `Rehearsal`. Unlike one, it can be sent to other processes."""
+
+    policy: Policy
+    relation: str | None
+    stored: pa.Table
+    recipients: Sequence[str]
+    alpha: float
+    seed: int
+    linked_rows: int = LINKED_ROWS
+
+    def rehearsal(self) -> Rehearsal:
+        """Return the rehearsal. Raises as its constructor does."""
+        return Rehearsal(
+            self.policy,
+            self.relation,
+            self.stored,
+            self.recipients,
+            alpha=self.alpha,
+            seed=self.seed,
+            linked_rows=self.linked_rows,
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """One estimate to make; see `Rehearsal.estimate`."""
+
+    setting: Setting
+    rows: int
+    trials: int
+    sizes: bool
+
+    def done_in(self, rehearsal: Rehearsal) -> Estimate:
+        """Make the estimate."""
+        return rehearsal.estimate(self.setting, self.rows, self.trials, sizes=self.sizes)
+
+
+Runner = Callable[[Plan, Sequence[Task]], Iterable[Estimate]]
+"""Makes estimates, in order; each depends on nothing but the plan and its task."""
+
+
+def in_turn(plan: Plan, tasks: Sequence[Task]) -> Iterable[Estimate]:
+    """Make estimates one after the other, in this process."""
+    rehearsal = plan.rehearsal()
+    return (task.done_in(rehearsal) for task in tasks)
+
+
 def study(
-    policy: Policy,
-    relation: str | None,
-    stored: pa.Table,
-    recipients: Sequence[str],
+    plan: Plan,
     chosen: Sequence[Setting],
     *,
-    alpha: float,
     rows: int,
     trials: int,
-    seed: int,
     variants: Sequence[tuple[str, int]] = (("density", 2), ("quantum", 2)),
-    linked_rows: int = LINKED_ROWS,
+    run: Runner = in_turn,
     progress: Progress = silent,
 ) -> Study:
     """Try every setting, and the hardest one under changed policies too.
@@ -623,46 +675,54 @@ def study(
     """
     if not chosen or trials < 1:
         raise InvalidInput("there is nothing to try", hint="more trials, other --colluders?")
-    options: dict[str, Any] = {"alpha": alpha, "seed": seed, "linked_rows": linked_rows}
-    rehearsal = Rehearsal(policy, relation, stored, recipients, **options)
-    protected = rehearsal.relation
+    protected = plan.policy.relation(plan.relation)
     total = len(chosen) + len(variants)
+    tasks = [
+        Task(one, rows, trials, one.strength == one.attack.usual and one.attack.kind != "look")
+        for one in chosen
+    ]
+    progress(chosen[0].attack.name, 0, total)
     estimates = []
-    for done, setting in enumerate(chosen):
-        progress(setting.attack.name, done, total)
-        sizes = setting.strength == setting.attack.usual and setting.attack.kind != "look"
-        estimates.append(rehearsal.estimate(setting, rows, trials, sizes=sizes))
-    scored, wronged = rehearsal.scored, rehearsal.wronged
+    for done, estimate in enumerate(run(plan, tasks), 1):
+        estimates.append(estimate)
+        progress(estimate.setting.attack.name, done, total)
     compared = [e for e in estimates if e.setting.attack.name == "none" and e.sizes][:1]
     worst = hardest(estimates)
     compared += [worst] if worst is not None and worst not in compared else []
     made = []
     for done, (change, factor) in enumerate(variants, len(chosen)):
         progress(f"{change} × {factor}", done, total)
-        other = changed_policy(policy, protected.qualified, change, factor)
-        if not compared or other == policy:
-            continue
-        second = Rehearsal(other, protected.qualified, stored, recipients, **options)
-        again = []
-        for one in compared:
-            setting = one.setting
-            if change == "quantum" and setting.attack.in_quanta:
-                # the thief does the same to the data, whatever the policy
-                setting = replace(setting, strength=setting.strength / factor)
-            tried = second.estimate(setting, rows, trials, sizes=True)
-            again.append(replace(tried, setting=one.setting))
-        made.append(Variant(change, factor, tuple(again)))
-        scored, wronged = scored + second.scored, wronged + second.wronged
+        other = changed_policy(plan.policy, protected.qualified, change, factor)
+        if compared and other != plan.policy:
+            again = run(
+                replace(plan, policy=other),
+                [
+                    Task(_same_damage(e.setting, change, factor), rows, trials, True)
+                    for e in compared
+                ],
+            )
+            tried = [
+                replace(new, setting=old.setting) for old, new in zip(compared, again, strict=True)
+            ]
+            made.append(Variant(change, factor, tuple(tried)))
+    every = [*estimates, *(e for variant in made for e in variant.estimates)]
     return Study(
         protected.qualified,
-        len(recipients),
-        alpha,
-        min(rows, stored.num_rows),
+        len(plan.recipients),
+        plan.alpha,
+        min(rows, plan.stored.num_rows),
         trials,
-        seed,
-        stored.num_rows,
-        scored,
-        wronged,
+        plan.seed,
+        plan.stored.num_rows,
+        sum(e.scored for e in every),
+        sum(e.wronged for e in every),
         tuple(estimates),
         tuple(made),
     )
+
+
+def _same_damage(setting: Setting, change: str, factor: int) -> Setting:
+    """The thief does the same to the data, whatever the policy's quantum."""
+    if change == "quantum" and setting.attack.in_quanta:
+        return replace(setting, strength=setting.strength / factor)
+    return setting

@@ -61,6 +61,10 @@ class Attack:
     whole: bool = False
     """Whether it looks at rows together: then it is done to a whole copy, before rows are kept."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # what it runs has no name of its own, so another process looks it up in the catalogue
+        return attack_named, (self.name,)
+
     @property
     def colluders(self) -> int:
         """The smallest number of copies that it needs."""
