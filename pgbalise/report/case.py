@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from math import floor
 from typing import Any, Literal, get_args
@@ -336,8 +336,12 @@ class TraceReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object; ``verdict`` is what ``trace --json`` prints."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain | {"verdict": self.verdict.as_dict()}
+        # The verdict may be long, and has a form of its own.
+        return {
+            field.name: to_plain(getattr(self, field.name))
+            for field in fields(self)
+            if field.name != "verdict"
+        } | {"verdict": self.verdict.as_dict()}
 
 
 def visible(text: str) -> str:
