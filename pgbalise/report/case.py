@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from math import floor
 from typing import Any, Literal, get_args
@@ -336,7 +336,9 @@ class TraceReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as a JSON object; ``verdict`` is what ``trace --json`` prints."""
-        plain: dict[str, Any] = to_plain(self)
+        # The verdict may be long, and has a form of its own.
+        rest = (field.name for field in fields(self) if field.name != "verdict")
+        plain = {name: to_plain(getattr(self, name)) for name in rest}
         return plain | {"verdict": self.verdict.as_dict()}
 
 
@@ -393,8 +395,6 @@ def _check_word(what: str, word: str, words: Any) -> None:
 
 
 def _check_zone(what: str, at: datetime) -> None:
-    if at.utcoffset() is None:
-        raise InvalidInput(f"report: {what} has no time zone")
     # Years that every time zone has.
-    if not 1 < at.year < 9999:
-        raise InvalidInput(f"report: {what} is out of range")
+    if at.utcoffset() is None or not 1 < at.year < 9999:
+        raise InvalidInput(f"report: {what} has no time zone, or is out of range")

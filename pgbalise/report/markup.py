@@ -108,6 +108,10 @@ class Writer:
             said += "–" + (until[11:] if until[:10] == said[:10] else until)
         return f"{said} {zone}"
 
+    def series(self, items: Iterable[str]) -> str:
+        """Write things that may hold commas one after the other, in HTML."""
+        return ("\u202f; " if self.language == "fr" else "; ").join(items)
+
     def names(self, names: Sequence[str]) -> str:
         """Write "A, B and C" in HTML; of a long list the first few and how many more there are."""
         words = self.words

@@ -134,12 +134,12 @@ def extracts(report: TraceReport, write: Writer) -> str:
     def cells(extract: PossibleExtract) -> tuple[str, ...]:
         through = [text_of(text) for text in (extract.application, extract.client) if text]
         relations = ", ".join(map(name_of, extract.relations))
-        why = ", ".join(text_of(fitting(text, write.language)) for text in extract.why)
+        why = write.series(text_of(fitting(text, write.language)) for text in extract.why)
+        taken = write.time(extract.started_at, extract.ended_at)
         return (
             write.count(extract.sequence),
             name_of(extract.recipient),
-            f"{text_of(extract.command)} {relations}<br/>"
-            + write.time(extract.started_at, extract.ended_at),
+            f'{text_of(extract.command)} {relations}<br/><span class="short">{taken}</span>',
             words["not_known"] if extract.rows is None else write.count(extract.rows),
             "<br/>".join(through) or "–",
             why or "–",
@@ -218,7 +218,7 @@ def _commitments(report: TraceReport, write: Writer) -> str:
         )
         for commitment in report.commitments_recorded
     )
-    return "; ".join((said, *recorded))
+    return write.series((said, *recorded))
 
 
 def method(report: TraceReport, write: Writer) -> str:

@@ -484,7 +484,7 @@ def test_extracts_are_listed_with_why_they_fit() -> None:
         "not known",
     ):
         assert fact in text
-    assert "12 408 lignes remises, la fuite en a 9 001, something new" in text_of(
+    assert "12 408 lignes remises, la fuite en a 9 001 ; something new" in text_of(
         body_of(html(found, "fr"))
     )
 
