@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.command import Registry
+from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.registry.commands import moment
 
 alert_app = typer.Typer(help="What the auditor must be told.")

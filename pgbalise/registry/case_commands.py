@@ -27,13 +27,14 @@ from pgbalise.command import (
     print_json,
     working,
 )
-from pgbalise.errors import InvalidInput
+from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.registry.commands import moment
 from pgbalise.trace_command import Columns, RelationName, given_columns
 
 if TYPE_CHECKING:
     from pgbalise.registry.cases import Case
     from pgbalise.registry.looks import Outcome
+    from pgbalise.report.case import TraceReport
 
 case_app = typer.Typer(help="Leaks of one affair, every look at them, and what was concluded.")
 
@@ -129,7 +130,8 @@ def case_run(
     from pgbalise.registry.looks import run
     from pgbalise.registry.store import open_registry
 
-    target, refused = None, []
+    target = None
+    refused: list[EnvironmentProblem] = []
     if report is not None:
         from pgbalise.report.publish import publication
 
@@ -137,8 +139,8 @@ def case_run(
 
     def rendered(found: TraceReport) -> bytes:
         assert target is not None
-        content, problem = target.content(found, _now())
-        refused[:] = [problem] if problem is not None else []
+        content, late = target.content(found, _now())
+        refused[:] = [late] if late is not None else []
         return content
 
     question = Question(dsn, master_keys(key, key_command), relation, given_columns(column))
@@ -161,8 +163,8 @@ def case_run(
             raise InvalidInput(
                 problem.message, hint="the verdict is recorded; run the same again, it is free"
             ) from None
-        for problem in refused:
-            raise problem
+        for late in refused:
+            raise late
     if as_json:
         print_json(_answered(answer))
     else:
