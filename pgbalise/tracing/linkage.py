@@ -138,7 +138,9 @@ class Linker:
         self._trust = fit_trust(tried.odds(), found, np.ones(len(known)))
         step = max(1, len(sample[0].values) // _REHEARSED)
         seen = self._search([Cells(one.values[::step], one.valid[::step]) for one in sample])
-        self._absent = self._trust.absent(seen.odds(), 0.05)
+        # where odds hardly tell, the share could run away to all rows
+        most = (1 + self._absent) / 2
+        self._absent = min(self._trust.absent(seen.odds(), 0.05), most)
 
     @property
     def summary(self) -> LinkerSummary:

@@ -219,21 +219,33 @@ class Background:
         codes = {}
         for one in {*self.parent, *self.parent.values()}:
             known = self._known[one]
-            value = _binned(comparisons[one], leaked[one])
-            at = np.minimum(np.searchsorted(known, value), len(known) - 1)
-            codes[one] = np.where(known[at] == value, at, -1)
+            # a mark may have moved a number into the next bin
+            reach = 0.0 if comparisons[one].is_code else float(comparisons[one].widths[0])
+            found: list[Ints] = []
+            for shift in (-reach, reach) if reach else (0.0,):
+                value = _binned(comparisons[one], leaked[one], shift)
+                at = np.minimum(np.searchsorted(known, value), len(known) - 1)
+                at = np.where(known[at] == value, at, -1)
+                found.append(np.where(at == found[0], -1, at) if found else at)
+            codes[one] = found
         out = {}
         for child, parent in self.parent.items():
             known, counts = self._pairs[child]
             size = len(self._counts[child])
-            pair = codes[parent] * size + codes[child]
-            there = (codes[parent] >= 0) & (codes[child] >= 0)
-            at = np.minimum(np.searchsorted(known, pair), len(known) - 1)
-            both = np.where(there & (known[at] == pair), counts[at], 0)
-            given = np.where(there, self._counts[parent][codes[parent]], 0)
-            alone = np.where(there, self._counts[child][codes[child]], 1)
-            share = alone / self._counts[child].sum()
-            out[child] = np.where(there, _others(both, given, share) / share, 1.0)
+            both = np.zeros(len(leaked[child]))
+            given, alone = both.copy(), both.copy()
+            for mine in codes[child]:
+                alone += np.where(mine >= 0, self._counts[child][mine], 0)
+            for theirs in codes[parent]:
+                given += np.where(theirs >= 0, self._counts[parent][theirs], 0)
+                for mine in codes[child]:
+                    pair = theirs * size + mine
+                    at = np.minimum(np.searchsorted(known, pair), len(known) - 1)
+                    there = (theirs >= 0) & (mine >= 0) & (known[at] == pair)
+                    both += np.where(there, counts[at], 0)
+            share = np.maximum(alone, 1) / self._counts[child].sum()
+            lift = _others(both, given, share) / share
+            out[child] = np.where((alone > 0) & (given > 0), lift, 1.0)
         return out
 
 
@@ -450,13 +462,15 @@ def _keeps(values: Floats, step: float) -> float:
     return float(np.mean(np.abs(rest - np.rint(rest)) < 1e-6))
 
 
-def _binned(one: Comparison, values: Codes | Numbers | NDArray[np.int32]) -> Codes | Numbers:
+def _binned(
+    one: Comparison, values: Codes | Numbers | NDArray[np.int32], shift: float = 0.0
+) -> Codes | Numbers:
     """Return values that are equal where two cells agree, edges of bins aside."""
     if one.is_code:
         return np.asarray(values, np.int64)
     width = 2 * float(one.widths[0]) or 1.0
     null = np.asarray(values) == NULL_NUMBER
-    return np.where(null, NULL_NUMBER, np.floor(np.where(null, 0.0, values) / width))
+    return np.where(null, NULL_NUMBER, np.floor((np.where(null, 0.0, values) + shift) / width))
 
 
 def _others(both: Ints | Floats, one: Ints | Floats, share: Floats | float) -> NDArray[np.float64]:
