@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgbalise.errors import InvalidInput
-from pgbalise.tracing.decision import decide, threshold_log10
+from pgbalise.tracing.decision import decide, spend, threshold_log10
 
 COUNTS = {"rows_read": 10, "rows_aligned": 9, "cells_marked": 8, "cells_used": 7}
 
@@ -86,3 +86,16 @@ def test_alpha_must_be_a_probability(alpha):
 def test_impossible_decisions_are_refused(values, changes):
     with pytest.raises(InvalidInput):
         decided(values, **changes)
+
+
+def test_all_looks_of_a_case_together_spend_its_alpha() -> None:
+    parts = [spend(1e-6, look) for look in range(1, 2000)]
+    assert parts[0] == pytest.approx(5e-7)
+    assert sum(parts) == pytest.approx(1e-6, rel=1e-3)
+    assert sum(parts) < 1e-6
+
+
+@pytest.mark.parametrize(("alpha", "look"), [(0.0, 1), (1.0, 1), (1e-6, 0)])
+def test_impossible_looks_are_refused(alpha, look) -> None:
+    with pytest.raises(InvalidInput):
+        spend(alpha, look)

@@ -291,3 +291,55 @@ def test_a_column_left_alone_is_not_said_to_be_rounded_to_grids_it_lies_on() -> 
     [(what, share)] = fit(whole, seen).describe()
     assert what == "unchanged"
     assert share > 0.99
+
+
+def test_values_taken_from_other_rows_are_weighed_by_how_frequent_they_are() -> None:
+    rng = np.random.default_rng(8)
+    # nearly all values are one of a few, as ages or scores are
+    column = marked_column(20_000, quantum=1, low=0, high=12)
+    seen = np.where(rng.random(20_000) < 0.4, rng.permutation(column.leaked), column.leaked)
+    noise = fit(column, seen, ())
+    information, _ = told(column, seen, noise)
+    shares = dict(noise.describe())
+    assert shares["replaced"] == pytest.approx(0.4, abs=0.05)
+    assert 0.25 < information < 0.55
+
+
+def test_rounding_in_another_unit_leaves_most_of_the_evidence() -> None:
+    column = marked_column(20_000, quantum=100)
+    pounds = np.rint(column.leaked * 2.2046 / 100)
+    seen = np.rint(pounds * 100 / 2.2046).astype(np.int64)
+    noise = fit(column, seen, ())
+    assert noise.describe()[0][0] == "noise"
+    assert told(column, seen, noise)[0] > 0.97
+
+
+def test_a_stratum_has_shares_of_its_own() -> None:
+    column = marked_column(20_000)
+    rng = np.random.default_rng(7)
+    stratum = rng.integers(2, size=20_000).astype(np.int8)
+    seen = np.where(stratum == 1, rng.permutation(column.leaked), column.leaked)
+    noise = fit(column, seen, stratum=stratum)
+    (_, good), (_, bad) = noise.strata
+    assert good[0] > 0.99
+    assert bad[0] < 0.02
+    gone = noise.replaced(seen, column.leaked, stratum)
+    assert gone[stratum == 0].mean() < 0.01
+    assert gone[stratum == 1].mean() > 0.9
+
+
+def test_rows_probably_misaligned_do_not_count_in_the_fit() -> None:
+    column = marked_column(20_000)
+    rng = np.random.default_rng(7)
+    wrong = rng.random(20_000) < 0.5
+    seen = np.where(wrong, rng.permutation(column.leaked), column.leaked)
+    noise = fit(column, seen, probability=np.where(wrong, 0.01, 1.0))
+    assert dict(noise.describe())["unchanged"] > 0.97
+
+
+def test_probabilities_and_strata_must_fit_the_cells() -> None:
+    column = marked_column(10)
+    with pytest.raises(InvalidInput, match="probability"):
+        fit(column, column.leaked, probability=np.full(10, 1.5))
+    with pytest.raises(InvalidInput, match="stratum"):
+        fit(column, column.leaked, stratum=np.zeros(3, np.int8))
