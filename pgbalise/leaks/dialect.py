@@ -41,6 +41,8 @@ class Dialect:
     """COPY's text format: NULL is \\N only, and backslashes are undone."""
     ruled: bool
     """Drawn for the eye, with rules and padding (psql, mysql, Markdown)."""
+    padded: bool
+    """A blank follows each delimiter."""
     skip: int
     """Characters before the first row of data."""
     header: tuple[str | None, ...]
@@ -145,7 +147,9 @@ def _fitted(
     fit = fitting / max(1, len(body))
     score = fit * _typed(table) * _UNLIKELY.get(delimiter, 1.0)
     copy_text = not quote and not escape
-    dialect = Dialect(delimiter, quote, escape, copy_text, False, 0, (), width, ())
+    dialect = Dialect(
+        delimiter, quote, escape, copy_text, False, _is_padded(table), 0, (), width, ()
+    )
     return score, _with_header(dialect, table, ends)
 
 
@@ -176,6 +180,11 @@ def _typed(rows: list[Row]) -> float:
             if quoted or not value or not _OTHER_DELIMITER.search(value) or TYPED.fullmatch(value):
                 single += 1
     return single / max(1, cells)
+
+
+def _is_padded(rows: list[Row]) -> bool:
+    values = [value for row in rows[:500] for value in row.fields[1:] if value]
+    return bool(values) and all(value[0] == " " for value in values)
 
 
 def _with_header(dialect: Dialect, table: list[Row], ends: list[int]) -> Dialect:
@@ -213,5 +222,5 @@ def _one_column(text: str, complete: bool) -> Dialect:
         raise NotATable("its rows differ in their number of fields")
     if len(rows) == 1:
         raise NotATable("the file has a single value")
-    dialect = Dialect("\x1f", '"', False, False, False, 0, (), 1, ())
+    dialect = Dialect("\x1f", '"', False, False, False, False, 0, (), 1, ())
     return _with_header(dialect, rows, [0, rows[0].end])
