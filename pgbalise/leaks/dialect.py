@@ -144,7 +144,8 @@ def _fitted(
     fitting = sum(1 for row in body if _fits(row, width))
     if fitting < len(body) - max(1.0, (1 - _FIT) * len(body)) or exact * 2 < len(body):
         return None
-    fit = fitting / max(1, len(body))
+    # What stands above the table counts against it, too.
+    fit = (fitting + 1) / (len(body) + 1) * len(table) / len(rows)
     score = fit * _typed(table) * _UNLIKELY.get(delimiter, 1.0)
     copy_text = not quote and not escape
     dialect = Dialect(
