@@ -81,13 +81,20 @@ def infer(sample: str, complete: bool) -> Dialect:
         if dialect is not None:
             return replace(dialect[1], ruled=True, copy_text=False, skip=dialect[1].skip + start)
     best: tuple[float, Dialect] | None = None
+    refusal: NotATable | None = None
     for delimiter in forced or DELIMITERS:
         if delimiter not in text:
             continue
         for quote, escape in _quotings(text, delimiter):
-            scored = _fitted(text, delimiter, quote, escape, complete)
+            try:
+                scored = _fitted(text, delimiter, quote, escape, complete)
+            except NotATable as problem:
+                refusal = refusal or problem
+                continue
             if scored is not None and (best is None or scored[0] > best[0]):
                 best = scored
+    if best is None and refusal is not None:
+        raise refusal
     chosen = best[1] if best else _one_column(text, complete)
     return replace(chosen, skip=chosen.skip + start)
 
@@ -119,7 +126,9 @@ def _is_copied(text: str, delimiter: str) -> bool:
     d = re.escape(delimiter)
     if re.search(rf"(?:^|\r|{d})\\N(?:$|{d}|\r)", text, re.MULTILINE):
         return True
-    return delimiter == "\t" and not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
+    if delimiter != "\t" or re.search(r"(?:^|\r|\t)\"", text, re.MULTILINE):
+        return False
+    return not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
 
 
 def _fitted(
