@@ -126,7 +126,7 @@ def _is_copied(text: str, delimiter: str) -> bool:
     d = re.escape(delimiter)
     if re.search(rf"(?:^|\r|{d})\\N(?:$|{d}|\r)", text, re.MULTILINE):
         return True
-    if delimiter != "\t" or re.search(r"(?:^|\r|\t)\"", text, re.MULTILINE):
+    if delimiter != "\t" or re.search(r"(?:^|\r|\t)([\"']).*\1(?:\t|\r|$)", text, re.MULTILINE):
         return False
     return not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
 
