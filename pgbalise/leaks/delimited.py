@@ -53,7 +53,7 @@ def copied(
 ) -> LeakTable:
     """Return the table in a part of a file that COPY wrote in its text format."""
     width = len(columns)
-    dialect = Dialect("\t", "", False, True, False, 0, columns, width, tuple(range(width)))
+    dialect = Dialect("\t", "", False, True, False, False, 0, columns, width, tuple(range(width)))
     source = partial(utf8_chunks, path, encoding, name, start, end)
     return LeakTable(name, columns, True, partial(_batches, source, name, dialect, columns, 0))
 
@@ -147,9 +147,11 @@ def _batches(
     part = ragged.taken(raw)
     if part is not None:
         yield _finished(part, dialect, names)
-    if stream.quotes % 2 and last is not None:
+    # Quotes come in pairs, unless a backslash is how one is written within others.
+    unpaired = stream.quotes % 2 and not dialect.escape
+    if last is not None and (unpaired or not stream.closed_quote):
         value = last.column(last.num_columns - 1)[-1].as_py()
-        if value and "\n" in value:
+        if dialect.quote and value and "\n" in value:
             raise InvalidLeak(f"{name}: a quote is opened and never closed")
 
 
@@ -189,7 +191,7 @@ def _finished(batch: pa.RecordBatch, dialect: Dialect, names: tuple[str, ...]) -
     columns = [batch.column(field) for field in dialect.keep]
     if dialect.copy_text:
         columns = [_unescaped(column) for column in columns]
-    if dialect.ruled:
+    if dialect.ruled or dialect.padded:
         columns = [_trimmed(column) for column in columns]
     finished = pa.record_batch(columns, list(names)) if columns else batch
     drop = _repeated_header(batch, dialect)

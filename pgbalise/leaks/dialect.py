@@ -41,6 +41,8 @@ class Dialect:
     """COPY's text format: NULL is \\N only, and backslashes are undone."""
     ruled: bool
     """Drawn for the eye, with rules and padding (psql, mysql, Markdown)."""
+    padded: bool
+    """A blank follows each delimiter."""
     skip: int
     """Characters before the first row of data."""
     header: tuple[str | None, ...]
@@ -79,13 +81,20 @@ def infer(sample: str, complete: bool) -> Dialect:
         if dialect is not None:
             return replace(dialect[1], ruled=True, copy_text=False, skip=dialect[1].skip + start)
     best: tuple[float, Dialect] | None = None
+    refusal: NotATable | None = None
     for delimiter in forced or DELIMITERS:
         if delimiter not in text:
             continue
         for quote, escape in _quotings(text, delimiter):
-            scored = _fitted(text, delimiter, quote, escape, complete)
+            try:
+                scored = _fitted(text, delimiter, quote, escape, complete)
+            except NotATable as problem:
+                refusal = refusal or problem
+                continue
             if scored is not None and (best is None or scored[0] > best[0]):
                 best = scored
+    if best is None and refusal is not None:
+        raise refusal
     chosen = best[1] if best else _one_column(text, complete)
     return replace(chosen, skip=chosen.skip + start)
 
@@ -117,7 +126,9 @@ def _is_copied(text: str, delimiter: str) -> bool:
     d = re.escape(delimiter)
     if re.search(rf"(?:^|\r|{d})\\N(?:$|{d}|\r)", text, re.MULTILINE):
         return True
-    return delimiter == "\t" and not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
+    if delimiter != "\t" or re.search(r"(?:^|\r|\t)([\"']).*\1(?:\t|\r|$)", text, re.MULTILINE):
+        return False
+    return not re.search(r"\\(?![bfnrtv\\N])", text.replace("\\\\", ""))
 
 
 def _fitted(
@@ -142,10 +153,13 @@ def _fitted(
     fitting = sum(1 for row in body if _fits(row, width))
     if fitting < len(body) - max(1.0, (1 - _FIT) * len(body)) or exact * 2 < len(body):
         return None
-    fit = fitting / max(1, len(body))
+    # What stands above the table counts against it, too.
+    fit = (fitting + 1) / (len(body) + 1) * len(table) / len(rows)
     score = fit * _typed(table) * _UNLIKELY.get(delimiter, 1.0)
     copy_text = not quote and not escape
-    dialect = Dialect(delimiter, quote, escape, copy_text, False, 0, (), width, ())
+    dialect = Dialect(
+        delimiter, quote, escape, copy_text, False, _is_padded(table), 0, (), width, ()
+    )
     return score, _with_header(dialect, table, ends)
 
 
@@ -176,6 +190,11 @@ def _typed(rows: list[Row]) -> float:
             if quoted or not value or not _OTHER_DELIMITER.search(value) or TYPED.fullmatch(value):
                 single += 1
     return single / max(1, cells)
+
+
+def _is_padded(rows: list[Row]) -> bool:
+    values = [value for row in rows[:500] for value in row.fields[1:] if value]
+    return bool(values) and all(value[0] == " " for value in values)
 
 
 def _with_header(dialect: Dialect, table: list[Row], ends: list[int]) -> Dialect:
@@ -213,5 +232,5 @@ def _one_column(text: str, complete: bool) -> Dialect:
         raise NotATable("its rows differ in their number of fields")
     if len(rows) == 1:
         raise NotATable("the file has a single value")
-    dialect = Dialect("\x1f", '"', False, False, False, 0, (), 1, ())
+    dialect = Dialect("\x1f", '"', False, False, False, False, 0, (), 1, ())
     return _with_header(dialect, rows, [0, rows[0].end])

@@ -145,7 +145,10 @@ def _recoded(chunks: Iterator[bytes], encoding: Encoding, where: str) -> Iterato
 
 
 class ByteStream:
-    """Chunks of bytes as a file to read from; ``quotes`` counts a byte in what was read."""
+    """Chunks of bytes as a file to read from.
+
+    ``quotes`` counts a byte in what was read; ``closed_quote`` says whether the text ended with it.
+    """
 
     def __init__(self, chunks: Iterator[bytes], skip: int = 0, quote: bytes = b"") -> None:
         self._chunks = chunks
@@ -153,6 +156,7 @@ class ByteStream:
         self._quote = quote
         self._rest = b""
         self.quotes = 0
+        self.closed_quote = False
         self.closed = False
 
     def read(self, size: int = -1) -> bytes:
@@ -176,6 +180,8 @@ class ByteStream:
         data = b"".join(parts)
         if self._quote:
             self.quotes += data.count(self._quote)
+            if end := data.rstrip(b"\r\n"):
+                self.closed_quote = end.endswith(self._quote)
         return data
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ _ESCAPE: Final = re.compile(r"\\(x[0-9A-Fa-f]{1,2}|[0-7]{1,3}|.)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its fields, which of them were quoted, and where it ends in the text."""
+    """One row: its fields, which of them were quoted whole, and where it ends in the text."""
 
     fields: tuple[str | None, ...]
     quoted: tuple[bool, ...]
@@ -47,7 +47,7 @@ def split(text: str, delimiter: str, quote: str, escape: bool) -> Iterator[Row]:
         if escape and value:
             value = _ESCAPE_ANY.sub(r"\1", value)
         fields.append(value)
-        quoted.append(inside is not None)
+        quoted.append(inside is not None and not after)
         if end == delimiter:
             continue
         if len(fields) > 1 or fields[0] is not None:

@@ -39,6 +39,7 @@ def text_batches(
     while part := list(islice(source, 256)):
         pending += part
         size += sum(len(value) for row in part for value in row if value)
+        size += 8 * len(part) * len(columns)
         if len(pending) >= ROWS or size >= _BYTES:
             yield _batch(pending, columns)
             pending, size = [], 0

@@ -7,6 +7,7 @@ sixteen thousand million cells, and what exhausts the memory would end this proc
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -34,14 +35,13 @@ def read(path: Path, name: str, folder: Path) -> list[LeakTable]:
         raise EnvironmentProblem(
             "reading workbooks needs python-calamine", hint="run: pip install 'pgbalise[leaks]'"
         )
+    # The child finds the packages where this process found them.
+    found = [str(Path(pgbalise.__file__).parents[1]), *sys.path]
     command = [sys.executable, "-m", _CHILD, str(path), str(folder)]
     try:
         done = subprocess.run(
             command,
-            env={
-                "PYTHONPATH": str(Path(pgbalise.__file__).parents[1]),
-                "OPENBLAS_NUM_THREADS": "1",
-            },
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, found))},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

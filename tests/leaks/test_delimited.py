@@ -176,6 +176,19 @@ def test_a_decimal_comma_is_no_delimiter() -> None:
     assert rows[0] == ["1", "12,5", "3,2"]
 
 
+def test_a_blank_behind_every_delimiter_belongs_to_no_value() -> None:
+    _, rows = only_table(b"39, State-gov, M\n50, , F\n38, Private , F\n")
+    assert rows == [["39", "State-gov", "M"], ["50", None, "F"], ["38", "Private", "F"]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le"])
+def test_what_is_no_text_far_behind_the_sample_is_refused(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "leak"
+    path.write_bytes((csv_text() * 700 + "1;a\0;2;3\n").encode(encoding))
+    with pytest.raises(InvalidLeak, match="NUL"), open_leak(path) as leak:
+        list(leak.tables[0].batches())
+
+
 def test_names_of_rows_as_r_writes_them_are_a_column() -> None:
     table, rows = only_table(b'"id"\t"sexe"\n"1"\t17\t"M"\n"2"\t18\t"F"\n"3"\t19\t"F"\n')
     assert table.columns == ("column 1", "id", "sexe")
