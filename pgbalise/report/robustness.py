@@ -204,7 +204,7 @@ def summary(study: Study) -> RenderableType:
     """Return a study as a table for a terminal, and what it means."""
     write = _Write("en")
     table = Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
-    table.add_column("attack")
+    table.add_column("attack", no_wrap=True)
     table.add_column("strength", no_wrap=True)
     for name in ("thieves", "named", "95% interval", "all named", "rows needed", "innocents"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -607,7 +607,7 @@ th, td { padding: .34rem .8rem .34rem 0; text-align: left; vertical-align: basel
 th:last-child, td:last-child { padding-right: 0; }
 th { color: var(--soft); vertical-align: bottom; border-bottom: 1px solid var(--rule); }
 th.number, td.number { text-align: right; }
-td.number { white-space: nowrap; }
+td { white-space: nowrap; }
 footer { margin-top: 3.5rem; padding-bottom: 3rem; }
 footer p { padding-top: .9rem; border-top: 1px solid var(--rule);
   font: .8125rem/1.5 var(--sans); color: var(--soft); }
