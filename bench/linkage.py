@@ -1,8 +1,8 @@
 """Leaked rows found again without a key: how many, how surely, how fast.
 
-``python -m bench linkage --source FILE`` (or its folder) damages rows of the UCI Adult census (``adult.data``,
-32,561 rows of 15 columns, CC BY 4.0) and links them; the scale figures are of drawn clinical rows,
-a million leaked against a million stored, and need no file: ``python -m bench linkage_scale``.
+``python -m bench linkage --source FILE`` (or its folder) damages rows of the UCI Adult census
+(``adult.data``, 32,561 rows of 15 columns, CC BY 4.0) and links them. The scale figures need no
+file: ``python -m bench linkage_scale``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pgbalise.tracing.weights import NULL_NUMBER, Comparison, Ints, Rates, Sheet
+from pgbalise.tracing.comparing import NULL_NUMBER, Comparison, Ints, Rates
+from pgbalise.tracing.weights import Sheet
 
 _SAMPLE = 8192
 _PATTERNS = 1024

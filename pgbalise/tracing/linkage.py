@@ -14,21 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pgbalise.tracing.blocking import Blocks, Pass, plan, reach
+from pgbalise.tracing.comparing import UNKNOWN, Bools, Cells, Field, Floats, Ints, Rates
 from pgbalise.tracing.rehearsal import Trust, damaged, fit_trust
-from pgbalise.tracing.weights import (
-    UNKNOWN,
-    Bools,
-    Cells,
-    Field,
-    Floats,
-    Ints,
-    Model,
-    Rates,
-    Sheet,
-    Tables,
-    estimate_rates,
-    first_rates,
-)
+from pgbalise.tracing.weights import Model, Sheet, Tables, estimate_rates, first_rates
 
 __all__ = ["UNKNOWN", "Cells", "Field", "FieldSummary", "Linker", "LinkerSummary", "Links"]
 

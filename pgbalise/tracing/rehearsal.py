@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pgbalise.tracing.weights import Bools, Cells, Field, Floats, Ints, Model, Rates
+from pgbalise.tracing.comparing import Bools, Cells, Field, Floats, Ints, Rates
+from pgbalise.tracing.weights import Model
 
 _ROUNDS = 25
 _PRIOR = 2.0
