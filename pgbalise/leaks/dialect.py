@@ -11,7 +11,7 @@ from pgbalise.leaks.fields import Row, split
 from pgbalise.leaks.header import TYPED, is_header, numbered, unique
 
 DELIMITERS: Final = ",;\t|\x01^:"
-_UNLIKELY: Final = {"^": 0.9, ":": 0.5}
+_UNLIKELY: Final = {"^": 0.9, ":": 0.75}
 _FIT: Final = 0.9
 """The share of rows that must have as many fields as most have."""
 
