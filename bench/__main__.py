@@ -8,7 +8,7 @@ writes nothing. The exit status is 1 when a bar does not hold and 2 for a name t
 its source.
 
 A measure is a module of this package with a function ``measure()``, or ``measure(source)``, that
-returns a list of entries ``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and
+returns or yields entries ``{"name", "value", "unit", "bar", "holds", "how"}``; ``bar`` and
 ``holds`` are null where there is no bar. To add one, name it in MEASURES, in SOURCED when it
 takes a source and in QUICK when it takes ``quick``.
 """

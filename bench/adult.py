@@ -56,8 +56,8 @@ ALTERED_SHARE = 0.01
 # year, but not from its top code 90. Hours are read to the multiple of five, so these move by
 # five; half of all work 40 hours, which would stand out: it stays, and nothing becomes it.
 # Capital gains and losses are zero or one of a hundred amounts; education_num repeats education.
-# 0.29 marked cells a row of which half change: 1 % of 15 columns, with three standard deviations
-# to spare.
+# 0.28 marked cells a row, of which half change: 0.94 % of 15 columns. Which cells are chosen
+# depends on the master key, and 1 % is four standard deviations away.
 DOCUMENT: dict[str, Any] = {
     "relation": {
         "census.adult": {
@@ -68,13 +68,13 @@ DOCUMENT: dict[str, Any] = {
                     "quantum": 1,
                     "bounds": [17, 90],
                     "skip": [90],
-                    "density": "0.13",
+                    "density": "0.127",
                 },
                 "fnlwgt": {
                     "type": "integer",
                     "quantum": 500,
                     "bounds": [25_000, 1_500_000],
-                    "density": "0.13",
+                    "density": "0.127",
                 },
                 "hours_per_week": {
                     "type": "integer",
@@ -82,7 +82,7 @@ DOCUMENT: dict[str, Any] = {
                     "grid": 5,
                     "bounds": [1, 99],
                     "skip": [40],
-                    "density": "0.055",
+                    "density": "0.053",
                 },
             },
         }

@@ -90,8 +90,8 @@ FULL = Trials(200, 50, 10, 10_000, 1_000, 100, 5, 200, 60, 100, 3)
 QUICK = Trials(20, 4, 1, 200, 40, 4, 1, 20, 4, 10, 1)
 
 
-def measure(*, quick: bool = False) -> list[dict[str, Any]]:
-    """Return one entry per figure: name, value, unit, bar, holds, how."""
+def measure(*, quick: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield one entry per figure, as each is found: name, value, unit, bar, holds, how."""
     trials = QUICK if quick else FULL
     # products this small gain nothing from threads, and there is a process per core already
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -109,14 +109,13 @@ def measure(*, quick: bool = False) -> list[dict[str, Any]]:
                     _say(f"{what}{len(results):,} done")
             return results
 
-        entries = [_altered()]
-        entries += _lone_leakers(each, trials)
-        entries += _coalitions(each, trials)
-        entries += _innocents(each, trials)
-        entries += _strangers(each, trials)
-        entries += _linkage(trials)
-        entries += _clinical_leaks(each, trials)
-    return entries
+        yield _altered()
+        yield from _lone_leakers(each, trials)
+        yield from _coalitions(each, trials)
+        yield from _innocents(each, trials)
+        yield from _strangers(each, trials)
+        yield from _linkage(trials)
+        yield from _clinical_leaks(each, trials)
 
 
 Each = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], list[Any]]
