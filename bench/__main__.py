@@ -22,7 +22,16 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-MEASURES = ("tracing", "trace_scale", "throughput", "policy_scale", "proxy", "rewriting", "ledger")
+MEASURES = (
+    "tracing",
+    "decoding",
+    "trace_scale",
+    "throughput",
+    "policy_scale",
+    "proxy",
+    "rewriting",
+    "ledger",
+)
 SOURCED = ("rewriting",)
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
