@@ -25,6 +25,7 @@ from typing import Any
 
 MEASURES = (
     "tracing",
+    "decoding",
     "trace_scale",
     "linkage",
     "linkage_scale",

@@ -1,7 +1,8 @@
 """From a leak to a verdict per recipient: noise, evidence, scores and decision. Pure code."""
 
 from pgbalise.tracing.attacks import add_noise, collude, keep_rows, round_to_grid
-from pgbalise.tracing.decision import RecipientVerdict, Verdict, decide, threshold_log10
+from pgbalise.tracing.decision import RecipientVerdict, Verdict, decide, spend, threshold_log10
+from pgbalise.tracing.decoding import Decoded, Way, decode
 from pgbalise.tracing.noise import (
     CategoricalNoise,
     NoiseModel,
@@ -21,6 +22,7 @@ from pgbalise.tracing.scoring import (
 
 __all__ = [
     "CategoricalNoise",
+    "Decoded",
     "Evidence",
     "Hypothesis",
     "NoiseModel",
@@ -28,10 +30,12 @@ __all__ = [
     "RecipientVerdict",
     "Scores",
     "Verdict",
+    "Way",
     "add_noise",
     "cell_evidence",
     "collude",
     "decide",
+    "decode",
     "default_hypotheses",
     "estimate_categorical_noise",
     "estimate_noise",
@@ -39,5 +43,6 @@ __all__ = [
     "position_weights",
     "round_to_grid",
     "score",
+    "spend",
     "threshold_log10",
 ]

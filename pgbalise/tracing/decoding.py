@@ -36,8 +36,9 @@ from numpy.typing import NDArray
 from pgbalise.errors import InvalidInput
 from pgbalise.tracing.scoring import Evidence, Hypothesis, PositionWeights, position_weights
 
-ROUND_WEIGHTS = (0.75, 0.125, 0.0625, 0.03125, 0.015625, 0.015625)
-"""Weights of the rounds; they sum to 1."""
+ROUND_WEIGHTS = (0.9, 0.05, 0.025, 0.0125, 0.00625, 0.00625)
+"""Weights of the rounds; they sum to 1. Round 1 costs 0.05 decades, and whoever a later round is
+for has evidence enough there to pay the others' price."""
 
 STAGED_FROM = 100_000
 """From so many recipients on, codewords are made in stages."""

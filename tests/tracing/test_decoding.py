@@ -188,7 +188,7 @@ def test_who_is_named_is_scored_in_the_rounds_until_then_alone():
 
 
 def test_weights_of_rounds_and_of_later_hypotheses_sum_to_one():
-    assert sum(ROUND_WEIGHTS) == 1
+    assert sum(ROUND_WEIGHTS) == pytest.approx(1)
     for named in (1, 3):
         grid = later_hypotheses(named)
         assert sum(one.weight for one in grid) == pytest.approx(1)
