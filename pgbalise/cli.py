@@ -53,7 +53,7 @@ app.add_typer(report_app, name="report")
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
 _EXTRAS = {
-    **dict.fromkeys(("duckdb", "pgdumplib", "python_calamine"), "leaks"),
+    "python_calamine": "leaks",
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),
