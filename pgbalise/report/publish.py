@@ -88,6 +88,8 @@ def publication(
         raise InvalidInput(
             f"{path}: no report is written so", hint="end it in .html, .pdf or .json"
         )
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path.parent}: there is no such folder")
     chosen = next((known for known in get_args(Language) if known == language), None)
     if chosen is None:
         raise InvalidInput(f"no report in {language!r}", hint="en or fr")

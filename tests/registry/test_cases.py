@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidLeak
 from pgbalise.extract import write_extract
+from pgbalise.investigate import Question
 from pgbalise.registry import cases, looks
 from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.ledger import instant
@@ -212,7 +213,7 @@ def test_a_look_whose_trace_failed_is_spent(
     tmp_path: Path,
 ) -> None:
     none = tmp_path / "other.csv"
-    none.write_text("result_id,value\n-5,1\n")
+    none.write_text("colour,shape\nred,round\nblue,long\n")
     command("open", "a case")
     command("add", 1, none, leaks[0])
     with pytest.raises(InvalidLeak):
@@ -272,7 +273,7 @@ def test_runs_at_the_same_time_take_different_looks(
 ) -> None:
     command("open", "a case")
     command("add", 1, *leaks)
-    question = looks.Question(LAB, [hospital.key], hospital.dsn())
+    question = Question(hospital.dsn(), [hospital.key], LAB)
 
     def look(path: Path) -> int:
         with open_registry(registry_dsn) as mine:
@@ -304,7 +305,7 @@ def small(empty_db: psycopg.Connection[Any], cluster: Any, tmp_path: Path) -> An
     leak = tmp_path / "leak.csv"
     with connect(cluster.dsn(empty_db.info.dbname, "alice")) as client:
         write_extract(client, "SELECT id, pulse FROM marked.vital", leak)
-    return leak, looks.Question("public.vital", [key], cluster.dsn(empty_db.info.dbname))
+    return leak, Question(cluster.dsn(empty_db.info.dbname), [key], "public.vital")
 
 
 def test_a_repeated_look_is_free_only_while_its_verdict_is_the_same(
