@@ -86,6 +86,8 @@ GRANT USAGE ON SCHEMA balise_registry TO writer, courier, reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier, reader;
 GRANT INSERT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier;
 GRANT UPDATE ON balise_registry.recipient TO writer;
+GRANT UPDATE (closed_at, conclusion) ON balise_registry.investigation TO writer;
+GRANT UPDATE (verdict, ended_at, report_digest) ON balise_registry.trace TO writer;
 GRANT UPDATE (delivered_at) ON balise_registry.alert TO courier;
 """
 
@@ -98,6 +100,18 @@ REGISTRY_ATTEMPTS = {
     " VALUES (1, sha256('c'), sha256('b'), now(), sha256('d') || sha256('e'))",
     "note a revocation": "UPDATE balise_registry.recipient SET revoked_at = now()",
     "note that an alert was told": "UPDATE balise_registry.alert SET delivered_at = now()",
+    "look at cases: `case list`, `case show`, `trace --registry`": "TABLE"
+    " balise_registry.investigation; TABLE balise_registry.leak; TABLE balise_registry.trace;"
+    "TABLE balise_registry.commitment",
+    "open a case, add files: `case open`, `case add`": "INSERT INTO"
+    " balise_registry.investigation (title, opened_at, alpha) VALUES ('x', now(), 1e-6);"
+    "INSERT INTO balise_registry.leak"
+    " (investigation_id, file_name, file_digest, found_at, size, added_at)"
+    " SELECT investigation_id, 'x', sha256('a'), now(), 1, now()"
+    " FROM balise_registry.investigation",
+    "look at its files, close and reopen it: `case run`, `case close`, `case reopen`": "UPDATE"
+    " balise_registry.trace SET verdict = '{{}}', ended_at = now(), report_digest = NULL;"
+    "UPDATE balise_registry.investigation SET closed_at = now(), conclusion = 'x'",
     "change or remove an entry": "DELETE FROM balise_registry.entry",
     "drop the trigger that refuses that": "DROP TRIGGER append_only ON balise_registry.entry",
     "upgrade": "CREATE TABLE balise_registry.another ()",

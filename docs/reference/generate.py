@@ -32,6 +32,9 @@ NOTE = "<!-- Written by docs/reference/generate.py: change the code, then run it
 
 _ANSWERS = {
     "trace": "0 someone is accused, 1 no one is, 2 an error",
+    "report verify": "0 genuine, and about every file given, 1 not, 2 an error",
+    "case run": "0 someone is accused, 1 no one is, 2 an error",
+    "case show": "0 done, 1 the tables contradict the ledger, 2 an error",
     "doctor": "0 nothing critical, 1 a critical finding, 2 an error",
     "registry current": "0 the newest revision, 1 an upgrade is due, 2 an error",
     "ledger verify": "0 no fault, 1 a fault, 2 an error",
