@@ -75,9 +75,7 @@ def write_report(path: Path, content: bytes) -> None:
     try:
         path.write_bytes(content)
     except OSError as problem:
-        raise InvalidInput(
-            f"{path}: the report cannot be written: {problem.strerror}"
-        ) from None
+        raise InvalidInput(f"{path}: the report cannot be written: {problem.strerror}") from None
 
 
 def publication(

@@ -428,8 +428,9 @@ class Rehearsal:
         """``stored``: rows of the relation, all columns, as text.
 
         ``types``: what these columns are declared as; those not named are taken for text, except
-        where the policy says better. The master key is drawn from ``seed``: it is good for nothing else. Raise InvalidInput
-        when there are too few rows or recipients, or a stored value is not of its type.
+        where the policy says better. The master key is drawn from ``seed``: it is good for nothing
+        else. Raise InvalidInput when there are too few rows or recipients, or a stored value is
+        not of its type.
         """
         if stored.num_rows < _FEWEST_ROWS:
             raise InvalidInput(
