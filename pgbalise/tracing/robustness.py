@@ -44,7 +44,7 @@ POWER = 0.95
 SCORED = 20
 """Innocents scored in each trial, drawn anew."""
 
-LINKED_ROWS = 20_000
+LINKED_ROWS = 50_000
 """A leak without its key is looked for among so many stored rows at most."""
 
 _GALLOP = 4
