@@ -20,10 +20,11 @@ from typer.exceptions import Abort, TyperException
 
 from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
-from pgbalise.errors import InvalidInput, InvalidPolicy, PgbaliseError
+from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
 from pgbalise.keyfile import generate_key
-from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+from pgbalise.marking.policy import Policy, RecipientClass
+from pgbalise.policyfile import read_document, read_policy
 from pgbalise.proxy.commands import proxy
 from pgbalise.registry.alert_commands import alert_app
 from pgbalise.registry.case_commands import case_app
@@ -93,26 +94,6 @@ def _complain(text: str) -> None:
     # one line, whatever a file's or a server's message held
     print("pgbalise: " + " ".join(text.split()), file=sys.stderr)
     sys.exit(2)
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text("utf-8")
-    except OSError as problem:
-        raise InvalidPolicy(f"{path}: the policy cannot be read: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidPolicy(f"{path}: the policy is not UTF-8 text") from None
-    try:
-        return load_document(text)
-    except InvalidPolicy as problem:
-        raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
-
-
-def _policy(path: Path) -> Policy:
-    try:
-        return parse_policy(_document(path))
-    except InvalidPolicy as problem:
-        raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
 
 
 @app.callback(invoke_without_command=True)
@@ -301,7 +282,7 @@ def policy_check(
     from pgbalise.check import check
     from pgbalise.session import connect
 
-    policy = _policy(file)
+    policy = read_policy(file)
     with working(as_json) as say, connect(dsn) as session:
         say("marking a sample")
         report = check(session, policy, None, sample)
@@ -317,7 +298,7 @@ def policy_plan(file: PolicyFile, dsn: Dsn = "") -> None:
     from pgbalise.database import planned
     from pgbalise.session import connect
 
-    document = _document(file)
+    document = read_document(file)
     with connect(dsn) as session:
         for statement in planned(session, document):
             print(statement + ";")
@@ -335,7 +316,7 @@ def policy_apply(
     from pgbalise.database import apply_policy
     from pgbalise.session import connect
 
-    document = _document(file)
+    document = read_document(file)
     master = master_key(key, key_command)
     with connect(dsn) as session, session.connection.transaction():
         views = apply_policy(session, document, master)

@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from pgbalise.errors import InvalidInput
 from pgbalise.keyfile import key_from_command, read_key
@@ -92,13 +99,27 @@ def print_json(value: object) -> None:
 @contextmanager
 def working(quiet: bool) -> Iterator[Callable[[str], None]]:
     """A spinner on standard error that says what is going on."""
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
+    with _shown(quiet, SpinnerColumn(), TextColumn("{task.description}")) as progress:
+        task = progress.add_task("connecting", total=None)
+        yield lambda step: progress.update(task, description=step)
+
+
+@contextmanager
+def counting(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on standard error: what is going on, how much of how much is done."""
+    bar = BarColumn(bar_width=30), TextColumn("{task.percentage:>3.0f}%")
+    with _shown(quiet, TextColumn("{task.description:<24}"), *bar) as progress:
+        task = progress.add_task("connecting", total=None)
+        yield lambda step, done, total: progress.update(
+            task, description=step, completed=done, total=total
+        )
+
+
+def _shown(quiet: bool, *columns: ProgressColumn) -> Progress:
+    return Progress(
+        *columns,
         TimeElapsedColumn(),
         console=err,
         transient=True,
         disable=quiet or not err.is_terminal,
-    ) as progress:
-        task = progress.add_task("connecting", total=None)
-        yield lambda step: progress.update(task, description=step)
+    )

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from pgbalise.catalog import columns, relation_info, sample
 from pgbalise.errors import InvalidInput, InvalidPolicy
 from pgbalise.fit import fit_columns
+from pgbalise.investigate import StoredRelation
 from pgbalise.tracing.robustness import (
     Estimate,
     Plan,
@@ -77,6 +78,7 @@ def evaluate(
         [f"recipient_{number}" for number in range(1, question.recipients + 1)],
         question.alpha,
         question.seed,
+        StoredRelation(session, protected).types,
     )
     return study(
         plan,
@@ -116,7 +118,7 @@ def _estimate(task: Task) -> Estimate:
 
 
 def stored_sample(session: Session, relation: Relation, rows: int, seed: int) -> pa.Table:
-    """Return rows of a relation drawn at random, all columns as text.
+    """Return rows of a relation drawn at random, as text: all columns that a leak is compared with.
 
     Rows whose key has a NULL are left out. Raise InvalidPolicy when the relation is not there or
     its columns are not those of the policy.
@@ -124,8 +126,10 @@ def stored_sample(session: Session, relation: Relation, rows: int, seed: int) ->
     info = relation_info(session, relation.schema, relation.name)
     if info is None:
         raise InvalidPolicy(f"{relation.qualified}: there is no such relation")
-    chosen = columns(session, relation.schema, relation.name)
-    fit_columns(relation, chosen)
+    there = columns(session, relation.schema, relation.name)
+    fit_columns(relation, there)
+    compared = StoredRelation(session, relation).types
+    chosen = [column for column in there if column.name in compared]
     drawn = sample(session, info, chosen, rows, seed)
     by_column: Sequence[Sequence[str | None]] = list(zip(*drawn, strict=True)) or [()] * len(chosen)
     table = pa.table(

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from pgbalise.errors import InvalidInput, InvalidPolicy
-from pgbalise.marking.policy import Policy, load_policy
-
-
-def _policy(path: Path) -> Policy:
-    try:
-        return load_policy(path.read_text("utf-8"))
-    except OSError as problem:
-        raise InvalidPolicy(f"{path}: the policy cannot be read: {problem.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidPolicy(f"{path}: the policy is not UTF-8 text") from None
-    except InvalidPolicy as problem:
-        raise InvalidPolicy(f"{path}: {problem.message}", hint=problem.hint) from None
+from pgbalise.command import AsJson, Dsn, ReportLanguage, counting, out, print_json
+from pgbalise.errors import InvalidInput
+from pgbalise.policyfile import read_policy
 
 
 def _sizes(text: str) -> list[int]:
@@ -51,7 +38,13 @@ def evaluate(
         list[str] | None,
         typer.Option(help="Only this attack; may be repeated.", show_default=False),
     ] = None,
-    colluders: Annotated[str, typer.Option(help="Sizes of coalitions to try.")] = "1,2,3,5",
+    colluders: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of coalitions to try; by default 1,2,3,5, or 1,3 if --quick.",
+            show_default=False,
+        ),
+    ] = None,
     without_key: Annotated[
         bool, typer.Option("--without-key", help="Drop the key from every leak.")
     ] = False,
@@ -60,16 +53,9 @@ def evaluate(
     ] = False,
     sample: Annotated[int, typer.Option(min=8, help="Rows to read, at most.")] = 200_000,
     report: Annotated[Path | None, typer.Option(help="Write the report, FILE.html.")] = None,
-    language: Annotated[str, typer.Option(help="The report's language, en or fr.")] = "en",
-    dsn: Annotated[
-        str,
-        typer.Option(
-            "--dsn",
-            help="libpq connection string or URI; by default PG* variables, service files,"
-            " .pgpass.",
-        ),
-    ] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    language: ReportLanguage = "en",
+    dsn: Dsn = "",
+    as_json: AsJson = False,
 ) -> None:
     """Say how well a policy's marks would survive thieves, on the database's own rows.
 
@@ -77,16 +63,20 @@ def evaluate(
     """
     from pgbalise.evaluate import Question
     from pgbalise.evaluate import evaluate as ask
+    from pgbalise.report.publish import write_report
     from pgbalise.report.robustness import html, summary
+    from pgbalise.report.words import language_named
     from pgbalise.session import connect
     from pgbalise.tracing.robustness import settings
 
-    if language not in ("en", "fr"):
-        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
+    chosen = language_named(language)
+    if report is not None and report.suffix.lower() != ".html":
+        raise InvalidInput(f"{report}: no report is written so", hint="end it in .html")
     if not 0 < alpha < 1:
         raise InvalidInput(f"alpha {alpha} is not a probability in (0, 1)")
+    sizes = _sizes(colluders or ("1,3" if quick else "1,2,3,5"))
     question = Question(
-        settings(attack or (), _sizes(colluders), keyed=not without_key, quick=quick),
+        settings(attack or (), sizes, keyed=not without_key, quick=quick),
         relation,
         recipients,
         alpha,
@@ -95,35 +85,14 @@ def evaluate(
         seed,
         sample,
     )
-    asked = _policy(policy)
-    err = Console(stderr=True, highlight=False)
-    with (
-        Progress(
-            TextColumn("{task.description:<24}"),
-            BarColumn(bar_width=30),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-            console=err,
-            transient=True,
-            disable=as_json or not err.is_terminal,
-        ) as shown,
-        connect(dsn) as session,
-    ):
-        task = shown.add_task("connecting", total=None)
-        found = ask(
-            session,
-            asked,
-            question,
-            lambda what, done, total: shown.update(
-                task, description=what, completed=done, total=total
-            ),
-        )
+    asked = read_policy(policy)
+    with counting(as_json) as say, connect(dsn) as session:
+        found = ask(session, asked, question, say)
     if report is not None:
-        report.write_text(html(found, "fr" if language == "fr" else "en"), "utf-8")
+        write_report(report, html(found, chosen).encode("utf-8"))
     if as_json:
-        print(json.dumps(found.as_dict(), ensure_ascii=False))  # noqa: T201 - the answer
+        print_json(found.as_dict())
         return
-    out = Console(highlight=False)
     out.print(summary(found))
     if report is not None:
         out.print(f"report: {report}", soft_wrap=True)

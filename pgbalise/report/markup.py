@@ -15,6 +15,7 @@ from math import floor, isclose, log10
 from typing import NamedTuple
 
 from pgbalise.report.case import exponent_places, round_down, visible
+from pgbalise.report.style import STYLE
 from pgbalise.report.words import WORDS, Language
 from pgbalise.tracing.decision import Verdict
 
@@ -24,18 +25,10 @@ _WHOLE = 16
 
 
 @dataclass(frozen=True)
-class Writer:
-    """How numbers and names are written in one language, for one verdict."""
+class Numbers:
+    """How numbers are written in one language."""
 
     language: Language
-    verdict: Verdict
-    words: Mapping[str, str]
-
-    @classmethod
-    def of(cls, language: Language, verdict: Verdict) -> Writer:
-        """Return how to write about a verdict in a language."""
-        words = {name: _spaced(text, language) for name, text in WORDS[language].items()}
-        return cls(language, verdict, words)
 
     def count(self, number: int) -> str:
         """Write a whole number with groups of three digits."""
@@ -45,6 +38,20 @@ class Writer:
         """Write a number with so many decimals."""
         text = f"{number:.{places}f}".replace("-", "−")
         return text.replace(".", ",") if self.language == "fr" else text
+
+
+@dataclass(frozen=True)
+class Writer(Numbers):
+    """How numbers and names are written in one language, for one verdict."""
+
+    verdict: Verdict
+    words: Mapping[str, str]
+
+    @classmethod
+    def of(cls, language: Language, verdict: Verdict) -> Writer:
+        """Return how to write about a verdict in a language."""
+        words = {name: spaced(text, language) for name, text in WORDS[language].items()}
+        return cls(language, verdict, words)
 
     def share(self, share: float) -> str:
         """Write a share as a percentage; what is not all is never written as 100 %."""
@@ -124,7 +131,7 @@ class Writer:
         return f"{', '.join(shown[:-1])} {words['and']} {shown[-1]}"
 
 
-def _spaced(text: str, language: Language) -> str:
+def spaced(text: str, language: Language) -> str:
     """Put the narrow unbreakable spaces that French wants before its high punctuation."""
     return re.sub(" (?=[;:?!%])", "\u202f", text) if language == "fr" else text
 
@@ -202,3 +209,29 @@ def row(
 
 def _class(kind: str) -> str:
     return f' class="{kind}"' if kind else ""
+
+
+def page(
+    language: Language, title: str, sections: Iterable[str], footer: str, style: str = STYLE
+) -> str:
+    """Return one HTML document that asks nothing of the network; everything given is HTML.
+
+    ``sections``: what ``<main>`` holds; ``footer``: what comes after that.
+    """
+    return (
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8"/>\n'
+        # The browser itself refuses any request this file might make.
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
+        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
+        '<meta name="color-scheme" content="light dark"/>\n'
+        f"<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(sections)
+        + f"\n</main>\n{footer}\n</body>\n</html>\n"
+    )
+
+
+def section(name: str, title: str, content: str) -> str:
+    """Return a section under its title; nothing when it has no content."""
+    head = f'<section aria-labelledby="{name}"><h2 id="{name}">{title}</h2>'
+    return f"{head}\n{content}</section>" if content else ""

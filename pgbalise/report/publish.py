@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.report.case import Signer, TraceReport
 from pgbalise.report.facts import write_facts
 from pgbalise.report.html import html
 from pgbalise.report.timestamp import TimestampRefused, check_address, request_timestamp
-from pgbalise.report.words import Language
+from pgbalise.report.words import Language, language_named
 
 _ENDINGS = (".html", ".pdf", ".json")
 
@@ -56,12 +55,7 @@ class Publication:
 
     def save(self, content: bytes) -> None:
         """Write what `content` returned; raises `InvalidInput` when the file cannot be written."""
-        try:
-            self.path.write_bytes(content)
-        except OSError as problem:
-            raise InvalidInput(
-                f"{self.path}: the report cannot be written: {problem.strerror}"
-            ) from None
+        write_report(self.path, content)
 
     def _content(self, report: TraceReport, at: datetime, url: str | None) -> bytes:
         key = self.private_key
@@ -74,6 +68,14 @@ class Publication:
         if url is None:
             return seal(rendered, key, at)
         return seal(rendered, key, at, lambda message: request_timestamp(url, message))
+
+
+def write_report(path: Path, content: bytes) -> None:
+    """Write a report's file; raise `InvalidInput` when that cannot be done."""
+    try:
+        path.write_bytes(content)
+    except OSError as problem:
+        raise InvalidInput(f"{path}: the report cannot be written: {problem.strerror}") from None
 
 
 def publication(
@@ -90,9 +92,7 @@ def publication(
         )
     if not path.parent.is_dir():
         raise InvalidInput(f"{path.parent}: there is no such folder")
-    chosen = next((known for known in get_args(Language) if known == language), None)
-    if chosen is None:
-        raise InvalidInput(f"no report in {language!r}", hint="en or fr")
+    chosen = language_named(language)
     if timestamp_url is not None:
         check_address(timestamp_url)
         if signing_key is None:

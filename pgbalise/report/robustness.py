@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,7 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pgbalise.report.case import visible
+from pgbalise.report.markup import Column, Numbers, facts, page, row, section, spaced, table
 from pgbalise.report.robustness_words import ATTACKS, STRENGTHS, WORDS
+from pgbalise.report.style import STYLE
 from pgbalise.report.words import Language
 from pgbalise.tracing.decision import threshold_log10
 from pgbalise.tracing.robustness import LINKED_ROWS, Estimate, Study, Variant
@@ -29,21 +30,11 @@ _CURVES = 5
 
 
 @dataclass(frozen=True)
-class _Write:
+class _Write(Numbers):
     """How things are written in one language."""
 
-    language: Language
-
     def word(self, name: str, /, **values: str) -> str:
-        text = WORDS[self.language][name].format(**values)
-        return re.sub(" (?=[;:?!%])", "\u202f", text) if self.language == "fr" else text
-
-    def count(self, number: int) -> str:
-        return f"{number:,}".replace(",", "\u202f") if self.language == "fr" else f"{number:,}"
-
-    def number(self, value: float, places: int = 1) -> str:
-        text = f"{value:.{places}f}".replace("-", "−")
-        return text.replace(".", ",") if self.language == "fr" else text
+        return spaced(WORDS[self.language][name].format(**values), self.language)
 
     def short(self, value: float) -> str:
         text = f"{value:g}"
@@ -54,7 +45,7 @@ class _Write:
         percent = 100 * value
         places = 1 if 0 < percent < 1 or 99 < percent < 100 else 0
         sign = "%" if self.language == "en" else "\u202f%"
-        return self.number(percent, places) + sign
+        return self.decimal(percent, places) + sign
 
     def attack(self, estimate: Estimate) -> str:
         return ATTACKS[self.language][estimate.setting.attack.name]
@@ -203,21 +194,21 @@ def _ratio(before: Estimate, after: Estimate) -> float:
 def summary(study: Study) -> RenderableType:
     """Return a study as a table for a terminal, and what it means."""
     write = _Write("en")
-    table = Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
-    table.add_column("attack", no_wrap=True)
-    table.add_column("strength", no_wrap=True)
+    shown = Table(box=box.SIMPLE_HEAD, header_style="dim", show_edge=False, pad_edge=False)
+    shown.add_column("attack", no_wrap=True)
+    shown.add_column("strength", no_wrap=True)
     for name in ("thieves", "named", "95% interval", "all named", "rows needed", "innocents"):
-        table.add_column(name, justify="right", no_wrap=True)
+        shown.add_column(name, justify="right", no_wrap=True)
     kind = ""
     for one in study.estimates:
         if kind and one.setting.attack.kind != kind:
-            table.add_section()
+            shown.add_section()
         kind = one.setting.attack.kind
         low, high = one.interval
         lost = one.not_traced == len(one.trials)
         needed = one.rows_for()
         more = f"> {one.most:,}" if one.sizes is not None else ""
-        table.add_row(
+        shown.add_row(
             write.attack(one),
             write.strength(one),
             str(one.setting.colluders),
@@ -227,7 +218,7 @@ def summary(study: Study) -> RenderableType:
             more if needed is None else f"{needed:,}",
             str(one.false_accusations),
         )
-    facts = Text(
+    about = Text(
         f"{study.relation} · {study.trials} leaks of {study.rows:,} rows for each line ·"
         f" recipients N = {study.recipients:,} · α = {study.alpha:g} · seed {study.seed}",
         style="dim",
@@ -235,7 +226,7 @@ def summary(study: Study) -> RenderableType:
     said = Table.grid(padding=(0, 1, 0, 0))
     for text in advice(study):
         said.add_row("•", Text(text))
-    return Padding(Group(facts, "", table, "", said), (1, 1))
+    return Padding(Group(about, "", shown, "", said), (1, 1))
 
 
 def html(study: Study, language: Language = "en") -> str:
@@ -254,21 +245,16 @@ def html(study: Study, language: Language = "en") -> str:
     if study.variants:
         sections.append(("variants", _variants(study, write)))
     sections += [("table", _all_figures(study, write)), ("method", _method(study, write))]
-    body = "\n".join(
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{write.word(name + "_title")}</h2>\n'
-        f"{content}</section>"
-        for name, content in sections
-        if content
-    )
-    return (
-        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8"/>\n'
-        '<meta http-equiv="Content-Security-Policy"'
-        " content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
-        '<meta name="color-scheme" content="light dark"/>\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"{_masthead(study, write)}\n{_headline(study, write)}\n{body}\n"
-        f"</main>\n<footer><p>{write.word('footer')}</p></footer>\n</body>\n</html>\n"
+    return page(
+        language,
+        title,
+        [
+            _masthead(study, write),
+            _headline(study, write),
+            *(section(n, write.word(n + "_title"), text) for n, text in sections if text),
+        ],
+        f"<footer><p>{write.word('footer')}</p></footer>",
+        STYLE + _STYLE,
     )
 
 
@@ -286,10 +272,8 @@ def _masthead(study: Study, write: _Write) -> str:
         ("trials", write.count(study.trials)),
         ("seed", str(study.seed)),
     )
-    facts = "".join(
-        f"<div><dt>{write.word(name)}</dt><dd>{value}</dd></div>" for name, value in entries
-    )
-    return f'<header><h1>{write.word("title")}</h1><dl class="meta">{facts}</dl></header>'
+    meta = facts(((write.word(name), value) for name, value in entries), "meta")
+    return f"<header><h1>{write.word('title')}</h1>{meta}</header>"
 
 
 def _headline(study: Study, write: _Write) -> str:
@@ -308,18 +292,13 @@ def _headline(study: Study, write: _Write) -> str:
             figures.append((name, write.share(one.detection)))
     wronged = write.word("of", part=write.count(study.wronged), whole=write.count(study.scored))
     figures.append(("figure_wronged", wronged))
-    shown = "".join(
-        f"<div><dt>{write.word(name)}</dt><dd>{value}</dd></div>" for name, value in figures
-    )
-    return (
-        f'<section class="headline"><p class="sentence">{sentence}</p>'
-        f'<dl class="figures">{shown}</dl></section>'
-    )
+    shown = facts(((write.word(name), value) for name, value in figures), "figures")
+    return f'<section class="verdict"><p class="sentence">{sentence}</p>{shown}</section>'
 
 
 def _bullets(texts: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(text)}</li>\n" for text in texts)
-    return f'<ul class="advice">{items}</ul>\n'
+    return f'<ul class="limits">{items}</ul>\n'
 
 
 def _figure(svg: str, caption: str) -> str:
@@ -416,7 +395,7 @@ def _curves(study: Study, write: _Write) -> str:
         for size in _round_sizes(10**low, 10**high)
     ]
     out.append(
-        f'<line class="wanted" x1="{_PLOT_LEFT}" y1="{up(0.95):.1f}" x2="{_PLOT_RIGHT}"'
+        f'<line class="threshold" x1="{_PLOT_LEFT}" y1="{up(0.95):.1f}" x2="{_PLOT_RIGHT}"'
         f' y2="{up(0.95):.1f}"/><text class="axis" x="{(_PLOT_LEFT + _PLOT_RIGHT) / 2:.0f}"'
         f' y="{_PLOT_BOTTOM + 36}" text-anchor="middle">{write.word("axis_rows")}</text>'
     )
@@ -453,32 +432,18 @@ def _round_sizes(low: float, high: float) -> list[int]:
     ]
 
 
-def _table(head: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """Return a table; the head says of each column its name and whether it holds numbers."""
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        return "".join(
-            f'<{tag} class="{"number" if number else "text"}">{value}</{tag}>'
-            for (_, number), value in zip(head, values, strict=True)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in rows)
-    names = cells("th", [name for name, _ in head])
-    return (
-        f'<div class="scroll"><table><caption>{caption}</caption><thead><tr>{names}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>\n"
-    )
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """Return a table; all columns but the first one hold numbers."""
+    columns = [Column(name, "number" if at else "") for at, name in enumerate(head)]
+    return table(caption, columns, [row(columns, cells) for cells in rows], "wide")
 
 
 def _all_figures(study: Study, write: _Write) -> str:
-    head = [(write.word("attack"), False)]
-    head += [
-        (write.word(name), True)
-        for name in (
-            "thieves", "detected", "interval", "recall", "all_named", "rows_needed", "wronged",
-            "not_traced",
-        )
-    ]  # fmt: skip
+    names = (
+        "attack", "thieves", "detected", "interval", "recall", "all_named", "rows_needed",
+        "wronged", "not_traced",
+    )  # fmt: skip
+    head = [write.word(name) for name in names]
     rows = []
     for one in study.estimates:
         low, high = one.interval
@@ -487,7 +452,7 @@ def _all_figures(study: Study, write: _Write) -> str:
                 escape(write.what(one)),
                 write.count(one.setting.colluders),
                 write.share(one.detection),
-                f"{write.number(100 * low, 0)}–{write.number(100 * high, 0)}",
+                f"{write.decimal(100 * low, 0)}–{write.decimal(100 * high, 0)}",
                 write.share(one.recall),
                 write.share(one.all_named),
                 write.rows(one) or "–",
@@ -515,16 +480,15 @@ def _carriers(study: Study, write: _Write) -> str:
     if not shown:
         return ""
     names = sorted({name for e in shown for name in e.decades})
-    head = [(write.word("attack"), False)]
-    head += [(f"<code>{escape(visible(name))}</code>", True) for name in names]
+    head = [write.word("attack"), *(f"<code>{escape(visible(name))}</code>" for name in names)]
     rows = [
         [
             escape(write.what(e)),
-            *(write.number(e.decades[n]) if n in e.decades else "–" for n in names),
+            *(write.decimal(e.decades[n], 1) if n in e.decades else "–" for n in names),
         ]
         for e in shown
     ]
-    threshold = write.number(threshold_log10(study.recipients, study.alpha))
+    threshold = write.decimal(threshold_log10(study.recipients, study.alpha), 1)
     caption = write.word("carriers_caption", rows=write.count(study.rows), threshold=threshold)
     return _table(head, rows, caption)
 
@@ -532,7 +496,7 @@ def _carriers(study: Study, write: _Write) -> str:
 def _variants(study: Study, write: _Write) -> str:
     compared = study.variants[0].estimates
     before = {id_of(e): e for e in study.estimates}
-    head = [(write.word("change"), False), *((escape(write.what(e)), True) for e in compared)]
+    head = [write.word("change"), *(escape(write.what(e)) for e in compared)]
     rows = [[write.word("as_is"), *(write.rows(before[id_of(e)]) for e in compared)]]
     rows += [
         [
@@ -554,73 +518,17 @@ def _method(study: Study, write: _Write) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2024; --soft: #59636e; --rule: #d3d9df;
-  --faint: #eef1f4; --dot: #5d7488; --named: #a3172a; --calm: #3f5568; --c2: #8a6d1d; --c3: #2f7d6b;
-  --c4: #7a4b8f;
-  --serif: Charter, "Bitstream Charter", "Sitka Text", Cambria, "Liberation Serif", Georgia, serif;
-  --sans: system-ui, "Segoe UI", "Helvetica Neue", Arial, "Liberation Sans", sans-serif;
-  --mono: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-@media screen and (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e4e7ea;
-  --soft: #a3adb8; --rule: #39414a; --faint: #20252b; --dot: #93a9bc; --named: #ff9a9a;
-  --calm: #a9bfd2; --c2: #d9bd6a; --c3: #7fcab6; --c4: #c7a1d8; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 1.0625rem/1.55 var(--serif); }
-main, footer { max-width: 47rem; margin: 0 auto; padding: 0 1.5rem; }
-header { padding: 3rem 0 1.3rem; }
-h1 { margin: 0 0 .7rem; font: 600 1.05rem/1.3 var(--sans); letter-spacing: .02em; }
-h2 { margin: 3rem 0 .7rem; font: 600 1.4rem/1.25 var(--serif); }
-p { margin: 0 0 .9rem; }
-code { font-family: var(--mono); font-size: .9em; overflow-wrap: anywhere; }
-dl, dd { margin: 0; }
-.meta { font: .875rem/1.5 var(--sans); }
-.meta div { display: flex; gap: .75rem; margin: .12rem 0; }
-.meta dt { flex: 0 0 11rem; color: var(--soft); }
-.headline { padding: 1.6rem 0 1.5rem; border-top: 3px solid var(--calm);
-  border-bottom: 1px solid var(--rule); }
-.sentence { font: 600 1.75rem/1.28 var(--serif); text-wrap: balance; }
-.figures { display: flex; flex-wrap: wrap; gap: .9rem 3rem; margin-top: 1.4rem;
-  font-family: var(--sans); }
-.figures dt { font-size: .8125rem; color: var(--soft); }
-.figures dd { font-size: 1.25rem; line-height: 1.5; font-variant-numeric: tabular-nums; }
-.advice { margin: 0; padding-left: 1.1rem; }
-.advice li { margin-bottom: .55rem; }
-figure { margin: 1.2rem 0 2rem; }
-.plot { display: block; width: 100%; height: auto; font: 13px var(--sans); }
-.plot text { fill: var(--ink); font-variant-numeric: tabular-nums; }
-.plot .axis { fill: var(--soft); font-size: 12px; }
+:root { --c2: #8a6d1d; --c3: #2f7d6b; --c4: #7a4b8f; }
+@media screen and (prefers-color-scheme: dark) { :root { --c2: #d9bd6a; --c3: #7fcab6;
+  --c4: #c7a1d8; } }
+.figures { justify-content: flex-start; column-gap: 3rem; }
+.plot text { font-variant-numeric: tabular-nums; }
 .plot .group { font-weight: 600; }
-.plot .grid { stroke: var(--faint); }
 .plot .bar { fill: var(--dot); fill-opacity: .55; }
-.plot .whisker { fill: none; stroke: var(--ink); stroke-width: 1; }
-.plot .wanted { stroke: var(--named); stroke-dasharray: 5 4; }
+.plot .whisker { fill: none; stroke: var(--ink); }
 .plot .curve { fill: none; stroke: var(--calm); stroke-width: 2; stroke-linejoin: round; }
 .plot .c1 { stroke: var(--named); } .plot .c2 { stroke: var(--c2); }
 .plot .c3 { stroke: var(--c3); } .plot .c4 { stroke: var(--c4); }
 .plot .key { font-size: 11.5px; }
-figcaption { margin-top: .5rem; font: .875rem/1.5 var(--sans); color: var(--soft); }
-.scroll { overflow-x: auto; margin: 1rem 0; }
-table { width: 100%; border-collapse: collapse; font: .8125rem/1.4 var(--sans);
-  font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--soft); padding-bottom: .5rem; }
-th, td { padding: .34rem .8rem .34rem 0; text-align: left; vertical-align: baseline;
-  font-weight: 400; border-bottom: 1px solid var(--faint); }
-th:last-child, td:last-child { padding-right: 0; }
-th { color: var(--soft); vertical-align: bottom; border-bottom: 1px solid var(--rule); }
-th.number, td.number { text-align: right; }
-td { white-space: nowrap; }
-footer { margin-top: 3.5rem; padding-bottom: 3rem; }
-footer p { padding-top: .9rem; border-top: 1px solid var(--rule);
-  font: .8125rem/1.5 var(--sans); color: var(--soft); }
-@media (max-width: 36rem) { .sentence { font-size: 1.4rem; } .meta dt { flex-basis: 7.5rem; }
-  main, footer { padding: 0 1rem; } header { padding-top: 1.5rem; } }
-@page { size: A4; margin: 18mm 17mm; }
-@media print {
-  html { font-size: 9.75pt; }
-  main, footer { max-width: none; padding: 0; }
-  header { padding-top: 0; }
-  h2 { margin-top: 1.5rem; break-after: avoid; }
-  figure, tr, .headline, li { break-inside: avoid; }
-  .scroll { overflow: visible; }
-  svg { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-}
+tbody th, td { white-space: nowrap; }
 """

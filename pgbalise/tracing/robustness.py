@@ -11,6 +11,7 @@ anew for each trial are scored, against the threshold N / alpha of all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from math import ceil, lgamma
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pgbalise.align import joined, spread
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.marking.cells import carrier_secret, select
@@ -29,10 +31,12 @@ from pgbalise.marking.codes import bias, codeword, dither
 from pgbalise.marking.embedding import alternatives
 from pgbalise.marking.keys import MASTER_KEY_BYTES, MasterKey
 from pgbalise.marking.policy import Carrier, Equivalents, Policy, Relation, Tolerance
+from pgbalise.marking.types import SqlType
 from pgbalise.trace import Marking, Trace, trace
 from pgbalise.tracing.attacks.catalogue import ATTACKS, Attack, Context, attack_named
 from pgbalise.tracing.attacks.cells import texts
 from pgbalise.tracing.attacks.damage import drop_key
+from pgbalise.tracing.decision import threshold_log10
 
 POWER = 0.95
 """The detection rate that "rows needed" is about."""
@@ -40,8 +44,14 @@ POWER = 0.95
 SCORED = 20
 """Innocents scored in each trial, drawn anew."""
 
-LINKED_ROWS = 20_000
+LINKED_ROWS = 50_000
 """A leak without its key is looked for among so many stored rows at most."""
+
+_GALLOP = 4
+"""Further than so many sizes, a search halves what is left."""
+
+_COMPARED = 5_000
+"""Stored rows by which a leak's columns are recognised."""
 
 _FEWEST_ROWS = 8
 _GRID = 1.1
@@ -360,6 +370,45 @@ def _marks(
     return _Marks(carrier.column, position, bit, moved)
 
 
+class _Stored:
+    """The rows that leaks are traced against; reading them from memory takes no time."""
+
+    def __init__(
+        self, table: pa.Table, relation: Relation, declared: Mapping[str, SqlType]
+    ) -> None:
+        known = dict(relation.key) | {c.column: c.type for c in relation.carriers}
+        text = SqlType("text")
+        self.types = {
+            name: declared.get(name) or known.get(name, text) for name in table.column_names
+        }
+        self._table = table
+        self._among = table
+        self._sample = spread(table, _COMPARED)
+        keys = joined(table.select([name for name, _ in relation.key])).to_pylist()
+        self._row = {key: row for row, key in enumerate(keys)}
+
+    def among(self, rows: NDArray[np.int64]) -> _Stored:
+        """Return the same, of which a leak without its key is compared with these rows alone."""
+        if len(rows) == self._table.num_rows:
+            return self
+        other = copy(self)
+        other._among = self._table.take(pa.array(rows))
+        return other
+
+    def sample(self) -> pa.Table:
+        """Return some rows, the same ones each time."""
+        return self._sample
+
+    def having(self, keys: pa.Table) -> pa.Table:
+        """Return the rows with these keys."""
+        rows = [self._row[key] for key in joined(keys).to_pylist() if key in self._row]
+        return self._table.take(pa.array(rows, pa.int64()))
+
+    def everything(self) -> pa.Table:
+        """Return the rows that a leak without its key is compared with."""
+        return self._among
+
+
 class Rehearsal:
     """One relation under one policy, whose copies are leaked and traced over and over."""
 
@@ -373,12 +422,15 @@ class Rehearsal:
         alpha: float,
         seed: int,
         scored: int = SCORED,
+        types: Mapping[str, SqlType] | None = None,
         linked_rows: int = LINKED_ROWS,
     ) -> None:
         """``stored``: rows of the relation, all columns, as text.
 
-        The master key is drawn from ``seed``: it is good for nothing else. Raise InvalidInput
-        when there are too few rows or recipients, or a stored value is not of its type.
+        ``types``: what these columns are declared as; those not named are taken for text, except
+        where the policy says better. The master key is drawn from ``seed``: it is good for nothing
+        else. Raise InvalidInput when there are too few rows or recipients, or a stored value is
+        not of its type.
         """
         if stored.num_rows < _FEWEST_ROWS:
             raise InvalidInput(
@@ -394,6 +446,7 @@ class Rehearsal:
         self.scored = 0
         self.wronged = 0
         self._innocents = scored
+        self._source = _Stored(self.stored, self.relation, types or {})
         self._linked_rows = linked_rows
         self._key = MasterKey(np.random.default_rng([seed, 0]).bytes(MASTER_KEY_BYTES))
         self._thresholds = bias(self._key, policy.epoch)
@@ -409,6 +462,12 @@ class Rehearsal:
 
     def trial(self, setting: Setting, number: int, rows: int) -> Trial:
         """Leak copies of ``rows`` rows, attacked, and trace what becomes of them."""
+        return self._trial(setting, number, rows, None)[0]
+
+    def _trial(
+        self, setting: Setting, number: int, rows: int, given: Mapping[str, str | None] | None
+    ) -> tuple[Trial, Mapping[str, str | None]]:
+        """Return a trial and what the leak's columns were taken for, unless that is given."""
         rng = np.random.default_rng([self.seed, 1, number])
         people = rng.permutation(len(self.recipients))
         order = rng.permutation(self.stored.num_rows)
@@ -421,24 +480,19 @@ class Rehearsal:
         leak = self._leak(setting, number, thieves, order, rows)
         if setting.attack.keeps_key and not setting.keyed:
             leak = drop_key(leak, self.relation)
-        if setting.keyed:
-            within = order[: leak.num_rows if leak.num_rows > rows else rows]
-        else:
-            within = np.sort(order[: max(self._linked_rows, leak.num_rows)])
-        marking = Marking(
-            self.policy, self.relation, self._key, self.stored.take(pa.array(within)), suspects
-        )
+        source = self._source.among(np.sort(order[: max(self._linked_rows, leak.num_rows)]))
+        marking = Marking(self.policy, self.relation, self._key, source, suspects)
         self.scored += len(suspects) - len(thieves)
         try:
             # the threshold is N / alpha: that of all recipients
             share = len(suspects) / len(self.recipients)
-            found = trace(leak, [marking], alpha=self.alpha * share)
+            found = trace(leak, [marking], alpha=self.alpha * share, given=given)
         except InvalidLeak:
-            return Trial(thieves, (), False, 0, -np.inf, {})
+            return Trial(thieves, (), False, 0, -np.inf, {}), {}
         verdict = found.verdict
         accused = tuple(verdict.accused)
         self.wronged += len(set(accused) - set(thieves))
-        return Trial(
+        trial = Trial(
             thieves,
             accused,
             True,
@@ -446,6 +500,8 @@ class Rehearsal:
             max(v.log10_e_value for v in verdict.verdicts if v.recipient in thieves),
             self._decades(found, thieves[0]),
         )
+        columns = found.alignments[0].mapping.columns
+        return trial, {one.leak_column: one.column for one in columns}
 
     def _leak(
         self,
@@ -490,63 +546,61 @@ class Rehearsal:
         """Try a setting: ``trials`` leaks of ``rows`` rows, and if ``sizes`` of other sizes too."""
         rows = min(rows, self.stored.num_rows)
         scored, wronged = self.scored, self.wronged
-        done = tuple(self.trial(setting, number, rows) for number in range(trials))
-        out = Estimate(setting, rows, done)
+        # leaks of one trial have the same columns, whatever their size: recognised once
+        done = [self._trial(setting, number, rows, None) for number in range(trials)]
+        out = Estimate(setting, rows, tuple(trial for trial, _ in done))
         if sizes:
-            out = replace(out, sizes=self._sizes(out), most=self.sizes[-1])
+            found = self._sizes(out, [given for _, given in done])
+            out = replace(out, sizes=found, most=self.sizes[-1])
         return replace(out, scored=self.scored - scored, wronged=self.wronged - wronged)
 
-    def _sizes(self, known: Estimate) -> tuple[int | None, ...]:
+    def _sizes(
+        self, known: Estimate, given: Sequence[Mapping[str, str | None]]
+    ) -> tuple[int | None, ...]:
         trials = len(known.trials)
         found: list[int | None] = []
         allowed = trials - ceil(POWER * trials - 1e-9)
-        at = start = self._at(known.rows)
         for number, trial in enumerate(known.trials):
-            least = self._least(known.setting, number, start, {at: trial.named > 0})
+            least = self._least(known.setting, number, known.rows, trial, given[number])
             found.append(None if least is None else self.sizes[least])
-            if least is not None:
-                start = least
             if found.count(None) > allowed:
                 break
         reached = sorted(size for size in found if size is not None)
         return (*reached, *(None,) * (trials - len(reached)))
 
-    def _at(self, rows: int) -> int:
-        return int(np.argmin(np.abs(np.array(self.sizes) - rows)))
-
     def _least(
-        self, setting: Setting, number: int, start: int, known: dict[int, bool]
+        self,
+        setting: Setting,
+        number: int,
+        rows: int,
+        tried: Trial,
+        given: Mapping[str, str | None],
     ) -> int | None:
-        """Index of the smallest leak that names a thief: galloping from a guess, then bisection.
+        """Index of the smallest leak that names a thief, from what came of one of ``rows`` rows.
 
         Evidence grows with the rows of nested leaks, so that names once found stay found, but for
-        the last few cells.
+        the last few cells. It grows about in proportion, which says where to look next.
         """
-
-        def enough(at: int) -> bool:
-            if at not in known:
-                known[at] = self.trial(setting, number, self.sizes[at]).named > 0
-            return known[at]
-
+        wanted = threshold_log10(len(self.recipients), self.alpha)
         last = len(self.sizes) - 1
-        step = 2
-        if enough(start):
-            above, below = start, start - step
-            while below >= 0 and enough(below):
-                step *= 2
-                above, below = below, below - step
-            below = max(below, -1)
-        else:
-            below, above = start, min(start + step, last)
-            while not enough(above):
-                if above == last:
-                    return None
-                step *= 2
-                below, above = above, min(above + step, last)
+        below = int(np.searchsorted(self.sizes, rows)) - 1 if not tried.named else -1
+        above = int(np.searchsorted(self.sizes, rows)) if tried.named else last + 1
+        step = 1
         while above - below > 1:
-            middle = (above + below) // 2
-            below, above = (below, middle) if enough(middle) else (middle, above)
-        return above
+            growth = wanted / tried.strongest if tried.strongest > 0 else np.inf
+            likely = int(np.searchsorted(self.sizes, min(rows * growth, self.sizes[-1])))
+            if step > _GALLOP:
+                at = (below + above) // 2
+            elif tried.named:
+                at = min(likely, above - step)
+            else:
+                at = max(likely, below + step)
+            at = min(max(at, below + 1), above - 1)
+            step *= 2
+            rows = self.sizes[at]
+            tried, given = self._trial(setting, number, rows, given or None)
+            below, above = (below, at) if tried.named else (at, above)
+        return None if above > last else above
 
 
 def settings(
@@ -619,6 +673,7 @@ class Plan:
     recipients: Sequence[str]
     alpha: float
     seed: int
+    types: Mapping[str, SqlType] | None = None
     linked_rows: int = LINKED_ROWS
 
     def rehearsal(self) -> Rehearsal:
@@ -630,6 +685,7 @@ class Plan:
             self.recipients,
             alpha=self.alpha,
             seed=self.seed,
+            types=self.types,
             linked_rows=self.linked_rows,
         )
 

@@ -17,6 +17,7 @@ from pgbalise.marking.codes import bias, codeword
 from pgbalise.marking.policy import load_policy
 from pgbalise.tracing.attacks.catalogue import attack_named
 from pgbalise.tracing.robustness import (
+    SCORED,
     Plan,
     Rehearsal,
     Setting,
@@ -125,6 +126,38 @@ def test_a_leak_that_cannot_be_traced_is_counted_as_such(rehearsal):
     other = Rehearsal(DEMO, "dpi.patient", rehearsal.stored.slice(0, 100), NAMES, **OPTIONS)
     found = other.estimate(Setting(attack_named("subset"), 0.01), 20, 3, sizes=False)
     assert (found.detected, found.not_traced) == (0, 3)
+
+
+@pytest.fixture(scope="module")
+def results(cohort) -> Rehearsal:
+    stored = as_stored(cohort.lab_result).slice(0, 20_000)
+    return Rehearsal(DEMO, "dpi.lab_result", stored, NAMES, **OPTIONS)
+
+
+@pytest.mark.parametrize("relation", ["rehearsal", "results"])
+@pytest.mark.parametrize("name", ["rekey", "keyless", "rename", "comma", "dates", "sort"])
+def test_a_leak_that_looks_different_is_traced_as_well(request, relation, name):
+    tried = request.getfixturevalue(relation)
+    for number in range(2):
+        plain, other = (tried.trial(usual(attack), number, 500) for attack in ("none", name))
+        assert other.named == plain.named == 1
+        assert other.wronged == 0
+        assert other.cells >= 0.95 * plain.cells
+        assert other.strongest > 0.9 * plain.strongest
+
+
+def test_a_leak_without_its_key_needs_hardly_more_rows(rehearsal):
+    with_key, without = (
+        rehearsal.estimate(Setting(attack_named("none"), 1.0, 1, keyed), 300, 2, sizes=True)
+        for keyed in (True, False)
+    )
+    assert without.rows_for(0.5) <= 1.2 * with_key.rows_for(0.5)
+
+
+def test_few_leaks_tell_how_many_rows_are_needed(rehearsal):
+    for name in ("none", "subset"):
+        found = rehearsal.estimate(usual(name), 1000, 3, sizes=True)
+        assert found.scored <= 7 * 3 * SCORED
 
 
 @pytest.mark.parametrize(("name", "rows"), [("patient", 1000), ("lab_result", 600)])
