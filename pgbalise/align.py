@@ -5,8 +5,10 @@ Nothing here looks at a codeword, so a row taken for another costs power and nev
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,7 +21,7 @@ from pgbalise.marking.hashing import hash_bytes
 from pgbalise.marking.policy import Carrier, Equivalents, Relation, Tolerance
 from pgbalise.marking.types import Kind, SqlType
 from pgbalise.tracing.linkage import Cells, Field, Linker
-from pgbalise.tracing.mapping import TableMapping
+from pgbalise.tracing.mapping import StoredColumn, TableMapping
 from pgbalise.tracing.reading import canonical
 
 SURE = 0.9
@@ -72,25 +74,39 @@ class InMemory:
         yield from self.table.combine_chunks().to_batches()
 
 
-class Source(Protocol):
-    """The stored rows of one relation, columns of text as PostgreSQL prints them."""
+class Source(ABC):
+    """The stored rows of one relation, columns of text as PostgreSQL prints them.
 
-    @property
-    def types(self) -> Mapping[str, SqlType]:
-        """The columns that can be read, by name."""
+    What is learnt about them is kept, for the next table or leak that is held against them.
+    """
 
+    types: Mapping[str, SqlType]
+    """The columns that can be read, by name."""
+
+    @abstractmethod
     def sample(self) -> pa.Table:
         """Return some rows, the same ones each time."""
 
+    @abstractmethod
     def having(self, keys: pa.Table) -> pa.Table:
         """Return at least the rows with these keys (columns of text, named as stored)."""
 
+    @abstractmethod
     def everything(self) -> pa.Table:
         """Return all rows, in the same order each time."""
 
+    @cached_property
+    def columns(self) -> tuple[StoredColumn, ...]:
+        """The columns and a sample of their values, to recognise them by."""
+        some = self.sample()
+        return tuple(
+            StoredColumn(name, self.types[name], one_chunk(some.column(name)))
+            for name in some.column_names
+        )
+
 
 @dataclass(frozen=True)
-class StoredTable:
+class StoredTable(Source):
     """A source that is an Arrow table already."""
 
     table: pa.Table

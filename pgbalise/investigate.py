@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgbalise import __version__
-from pgbalise.align import SAMPLE_ROWS, Alignment
+from pgbalise.align import SAMPLE_ROWS, Alignment, Source
 from pgbalise.catalog import columns
 from pgbalise.database import (
     Epoch,
@@ -127,7 +127,7 @@ def _had_a_word(recipient: Recipient, epoch: Epoch) -> bool:
     )
 
 
-class StoredRelation:
+class StoredRelation(Source):
     """The rows of one relation, read from the database when asked for.
 
     Raise InvalidPolicy when the database lost what a former policy knew rows by.

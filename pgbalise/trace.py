@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pgbalise.marking.types import SqlType
 from pgbalise.tracing.alignment import CarrierCells, CarrierEvidence
 from pgbalise.tracing.decision import Verdict, decide, threshold_log10
 from pgbalise.tracing.decoding import Way, decode
-from pgbalise.tracing.mapping import StoredColumn, TableMapping, map_columns
+from pgbalise.tracing.mapping import map_columns
 from pgbalise.tracing.reading import seen_units
 from pgbalise.tracing.scoring import Evidence
 from pgbalise.wordstream import stream_words
@@ -60,6 +61,18 @@ class Marking:
     """The relation's rows, columns of text; carriers that it no longer has are passed over."""
     recipients: Sequence[str]
     """All who were ever enrolled in that epoch."""
+
+    @cached_property
+    def source(self) -> Source:
+        """The relation's rows, with what was learnt about them."""
+        if not isinstance(self.stored, pa.Table):
+            return self.stored
+        declared = dict(self.relation.key)
+        for carrier in self.relation.carriers:
+            declared |= {carrier.column: carrier.type, **dict(carrier.entity)}
+            declared |= dict([carrier.by]) if carrier.by else {}
+        text, names = SqlType("text"), self.stored.column_names
+        return StoredTable(self.stored, {name: declared.get(name, text) for name in names})
 
 
 @dataclass(frozen=True)
@@ -149,25 +162,12 @@ def _by_relation(markings: Sequence[Marking]) -> list[_Stored]:
         place = (id(marking.stored), relation.schema, relation.name, relation.key)
         one = found.get(place)
         if one is None:
-            one = found[place] = _Stored(relation, _source(marking))
+            one = found[place] = _Stored(relation, marking.source)
         have = {carrier.column for carrier in one.relation.carriers}
         more = tuple(c for c in relation.carriers if c.column not in have)
         one.relation = replace(one.relation, carriers=one.relation.carriers + more)
         one.markings.append(marking)
     return list(found.values())
-
-
-def _source(marking: Marking) -> Source:
-    stored = marking.stored
-    if not isinstance(stored, pa.Table):
-        return stored
-    relation = marking.relation
-    declared = dict(relation.key)
-    for carrier in relation.carriers:
-        declared |= {carrier.column: carrier.type, **dict(carrier.entity)}
-        declared |= dict([carrier.by]) if carrier.by else {}
-    text = SqlType("text")
-    return StoredTable(stored, {name: declared.get(name, text) for name in stored.column_names})
 
 
 def matched(
@@ -182,24 +182,16 @@ def matched(
     that relation, and the names of tables that have none. Raise InvalidLeak when all are such.
     """
     relations = _by_relation(markings)
-    samples = [
-        [
-            StoredColumn(name, one.source.types[name], one_chunk(stored.column(name)))
-            for name in stored.column_names
-        ]
-        for one in relations
-        for stored in [one.source.sample()]
-    ]
     found: list[tuple[Alignment, list[Marking]]] = []
     ignored = []
     for table in tables:
         progress(f"finding the columns of {table.name}")
         head = next((batch for batch in table.batches() if batch.num_rows), None)
         rows = spread(pa.Table.from_batches([head]), _HEAD_ROWS) if head else None
-        mine: list[tuple[TableMapping, _Stored]] = []
-        for one, stored in zip(relations, samples, strict=True):
-            if rows is not None:
-                mine.append((map_columns(rows, table.named, stored, given), one))
+        mine = [
+            (map_columns(rows, table.named, one.source.columns, given), one)
+            for one in (relations if rows is not None else ())
+        ]
         mine.sort(key=lambda each: -each[0].score)
         taken: set[str] = set()
         before = len(found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from pgbalise.marking.types import SqlType
 from pgbalise.tracing.reading import (
     Family,
     Format,
+    Known,
     canonical,
     conversion,
     decimals,
@@ -107,6 +109,10 @@ def map_columns(
     kept = [column._profile for column in stored]
     free_rows = [row for row, column in enumerate(leaked) if column.name not in chosen]
     free = [at for at, name in enumerate(names) if name not in chosen.values()]
+    agreed = _agreed(leaked, kept, free_rows, free) if named else {}
+    free_rows = [row for row in free_rows if row not in agreed]
+    taken = {at for at, _ in agreed.values()}
+    free = [at for at in free if at not in taken]
     content = np.array(
         [[_likeness(leaked[row], kept[at]) for at in free] for row in free_rows], np.float64
     ).reshape(len(free_rows), len(free))
@@ -115,16 +121,16 @@ def map_columns(
         naming = np.array(
             [[name_likeness(leaked[row].name, names[at]) for at in free] for row in free_rows]
         ).reshape(content.shape)
-    for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED)):
+    fresh = np.array(
+        [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
+    ).reshape(content.shape)
+    for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED) & ~fresh):
         # the rows of one ward or one month need not look like the others
         rivals = np.delete(content[row], at).max(initial=0.0), np.delete(content[:, at], row)
         if max(rivals[0], rivals[1].max(initial=0.0)) < _CONTRADICTED and _legible(
             leaked[free_rows[row]], kept[free[at]]
         ):
             content[row, at] = _UNCONTRADICTED
-    fresh = np.array(
-        [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
-    ).reshape(content.shape)
     weight = _weight(content, naming, fresh)
     picked = assign(weight - _WORTH)
     sure = _confidence(content, naming, fresh, weight, picked)
@@ -136,6 +142,8 @@ def map_columns(
             column = kept[free[at]] if confidence >= _LIKELY else None
             by: Literal["name", "content", "none"] = "name" if found else "content"
             mapped[row] = (column, confidence, by if column else "none")
+    for row, (at, alike) in agreed.items():
+        mapped[row] = (kept[at], max(_NAMED, _by_content(alike)), "name")
     for row, one in enumerate(leaked):
         if one.name in chosen:
             wanted = chosen[one.name]
@@ -145,7 +153,7 @@ def map_columns(
     for row, (column, confidence, by_what) in mapped.items():
         form = Format()
         if column is not None:
-            form = infer_format(leaked[row].text, column.type, column.text)
+            form = infer_format(leaked[row].text, column.type, column.known)
             score += confidence * column.entropy
             bits += column.entropy
         columns.append(
@@ -182,6 +190,32 @@ def _spread(column: pa.ChunkedArray | pa.Array, rows: int) -> pa.Array:
     if len(array) > rows:
         array = array.take(pa.array(np.linspace(0, len(array) - 1, rows).astype(np.int64)))
     return pc.cast(array, pa.string())
+
+
+def _agreed(
+    leaked: Sequence[_Leaked], stored: Sequence[_Stored], rows: Sequence[int], free: Sequence[int]
+) -> dict[int, tuple[int, float]]:
+    """Return the pairs that both name and content agree on: by row, the column and its likeness.
+
+    No other assignment of theirs can be much better, so they need not be compared with the rest.
+    """
+    mine, theirs = (
+        _once({n: "".join(_words(columns[n].name)) for n in numbers})
+        for columns, numbers in ((leaked, rows), (stored, free))
+    )
+    out = {}
+    for name, row in mine.items():
+        if name in theirs:
+            alike = _likeness(leaked[row], stored[theirs[name]])
+            if alike >= _CONTRADICTED:
+                out[row] = (theirs[name], alike)
+    return out
+
+
+def _once(names: Mapping[int, str]) -> dict[str, int]:
+    """Return which number has each name, for names that only one has."""
+    count = Counter(names.values())
+    return {name: n for n, name in names.items() if name and count[name] == 1}
 
 
 # ------------------------------------------------------------------------------------------ names
@@ -275,10 +309,15 @@ class _Stored:
         self.text = text
 
     @cached_property
+    def known(self) -> Known | None:
+        return (
+            None if self.family in ("boolean", "uuid", "text") else Known.of(self.text, self.type)
+        )
+
+    @property
     def numbers(self) -> Floats:
         """The values as sorted numbers."""
-        numbers, read = quantities(self.text, self.type)
-        return np.sort(numbers[read])
+        return np.empty(0) if self.known is None else self.known.numbers
 
     @cached_property
     def sketch(self) -> Floats:
@@ -289,9 +328,9 @@ class _Stored:
         numbers = self.numbers
         return numbers[np.flatnonzero(np.diff(numbers, prepend=np.nan) != 0)]
 
-    @cached_property
+    @property
     def places(self) -> int:
-        return decimals(self.text, Format()) if self.family in ("integer", "decimal") else 0
+        return 0 if self.known is None else self.known.places
 
     @cached_property
     def words(self) -> _Words:
@@ -527,6 +566,14 @@ def assign(value: Floats) -> NDArray[np.int64]:
     return given
 
 
+_NAMED = 0.97
+"""How sure a pair of one name is whose content does not contradict it."""
+
+
+def _by_content(alike: float) -> float:
+    return float(np.interp(alike, (0.3, 0.5, 0.65, 0.8), (0.2, 0.6, 0.85, 0.98)))
+
+
 def _confidence(
     content: Floats,
     naming: Floats,
@@ -542,7 +589,7 @@ def _confidence(
             out.append(0.0)
             continue
         alike = float(content[row, at])
-        sure = float(np.interp(alike, (0.3, 0.5, 0.65, 0.8), (0.2, 0.6, 0.85, 0.98)))
+        sure = _by_content(alike)
         margin = 1.0
         for other in range(weight.shape[1]):
             if other == at:
@@ -555,7 +602,7 @@ def _confidence(
             margin = min(margin, loss)
         sure *= float(np.interp(margin, (0.0, 0.05, 0.12), (0.5, 0.75, 1.0)))
         if naming[row, at] >= _SAME_NAME:
-            named = 0.97 if alike >= 0.3 else 0.6 if fresh[row, at] or alike >= 0.15 else 0.0
+            named = _NAMED if alike >= 0.3 else 0.6 if fresh[row, at] or alike >= 0.15 else 0.0
             sure = max(sure, named)
         out.append(sure)
     return out
