@@ -22,7 +22,7 @@ from pgbalise.marking.policy import Carrier, Equivalents, Relation, Tolerance
 from pgbalise.marking.types import Kind, SqlType
 from pgbalise.tracing.linkage import Cells, Field, Linker
 from pgbalise.tracing.mapping import StoredColumn, TableMapping
-from pgbalise.tracing.reading import canonical
+from pgbalise.tracing.reading import ABSURD, canonical
 
 SURE = 0.9
 """Rows linked with less probability are left out."""
@@ -35,6 +35,7 @@ _KEY_PAIRS = 2_000
 _KEY_FITS = 0.25
 _FEWEST_PAIRS = 8
 _UNTELLING = 0.9
+_LINKED_ROWS = 8_192
 
 
 class LeakedTable(Protocol):
@@ -189,6 +190,8 @@ class Alignment:
             progress(f"comparing {self.table.name} with all rows of {self.relation.qualified}")
             find = _ByLinkage(self.source, columns, sample)
         for batch in self.table.batches():
+            if not batch.num_rows:
+                continue
             rows = pa.Table.from_batches([batch])
             written = self._canonical(rows)
             found = find(written)
@@ -240,6 +243,24 @@ class Alignment:
         return not known or sum(known) / len(known) >= _KEY_FITS
 
 
+def readable(stored: pa.Table, types: Mapping[str, SqlType]) -> pa.Table:
+    """Return stored rows with NULL for dates and times that only PostgreSQL knows.
+
+    Those are infinity, years before Christ and after 9999: none of them ever bears a mark.
+    """
+    for at, name in enumerate(stored.column_names):
+        declared, text = types[name], stored.column(at)
+        if declared.kind not in (Kind.DATE, Kind.TIMESTAMP):
+            continue
+        zoned = declared.name == "timestamp with time zone"
+        stamp = pa.timestamp("us", "UTC" if zoned else None)
+        try:
+            pc.cast(text, pa.date32() if declared.kind is Kind.DATE else stamp)
+        except pa.ArrowInvalid:
+            stored = stored.set_column(at, name, canonical(one_chunk(text), declared))
+    return stored
+
+
 class _ByKey:
     """Finds leaked rows by their key."""
 
@@ -250,7 +271,7 @@ class _ByKey:
 
     def __call__(self, rows: pa.Table) -> _Found:
         wanted = rows.select(self._keys)
-        stored = self._source.having(wanted)
+        stored = readable(self._source.having(wanted), self._source.types)
         index = pc.index_in(
             joined(wanted), value_set=joined(stored.select(self._keys)), skip_nulls=True
         )
@@ -274,7 +295,7 @@ class _ByLinkage:
     """Finds leaked rows by what they resemble."""
 
     def __init__(self, source: Source, columns: Sequence[_Column], sample: pa.Table) -> None:
-        self._stored = source.everything()
+        self._stored = readable(source.everything(), source.types)
         self._encoders = [_Encoder(column, self._stored) for column in columns]
         self._linker = Linker.fit(
             [encoder.field for encoder in self._encoders],
@@ -283,8 +304,14 @@ class _ByLinkage:
         self._seen = np.zeros(self._stored.num_rows, np.bool_)
 
     def __call__(self, rows: pa.Table) -> _Found:
-        links = self._linker.link([encoder.cells(rows) for encoder in self._encoders])
-        return _Found(self._stored, links.stored, links.probability)
+        at, probability = [], []
+        # rows that are like very many others would fill the memory together
+        for start in range(0, rows.num_rows, _LINKED_ROWS):
+            some = rows.slice(start, _LINKED_ROWS)
+            links = self._linker.link([encoder.cells(some) for encoder in self._encoders])
+            at.append(links.stored)
+            probability.append(links.probability)
+        return _Found(self._stored, np.concatenate(at), np.concatenate(probability))
 
     def repeated(self, found: _Found, sure: NDArray[np.int64]) -> int:
         """How many of these rows came before, in this batch or an earlier one."""
@@ -316,12 +343,13 @@ class _Column:
                 days = pc.cast(pc.cast(text, pa.date32()), pa.int32())
                 values = pc.cast(days, pa.float64())
             case "timestamp without time zone" | "timestamp with time zone":
-                values = pc.if_else(
-                    text.is_valid(), pa.array(microseconds(text, self.type), pa.float64()), None
-                )
+                # beyond 2**53, which Arrow does not take for a float, digits may be lost
+                stamps = microseconds(text, self.type).astype(np.float64)
+                return np.where(np.asarray(text.is_valid()), stamps, np.nan)
             case _:
                 values = pc.cast(text, pa.float64())
-        return np.asarray(pc.fill_null(values, np.nan))
+        numbers = np.asarray(pc.fill_null(values, np.nan))
+        return np.where(np.abs(numbers) < ABSURD, numbers, np.nan)
 
     def texts(self, text: pa.Array) -> pa.Array:
         """Cells as text, those that a mark may exchange as one."""
@@ -331,14 +359,18 @@ class _Column:
         first = pa.array([group[0] for group in self.groups for _ in group], pa.string())
         return pc.coalesce(first.take(pc.index_in(text, value_set=members, skip_nulls=True)), text)
 
+    def stored_texts(self, text: pa.Array) -> pa.Array:
+        """Stored cells as text, written as `canonical` writes leaked ones."""
+        return self.texts(canonical(text, self.type))
+
     def agree(self, leaked: pa.Array, stored: pa.Array) -> tuple[NDArray[np.bool_], ...]:
         """Where both have a value, and where those are the same but for a mark."""
         both = np.asarray(pc.and_(leaked.is_valid(), stored.is_valid()))
         if self.number:
-            with np.errstate(invalid="ignore"):
-                apart = np.abs(self.numbers(leaked) - self.numbers(stored))
-                return both, both & (apart <= self.tolerance)
-        equal = pc.equal(self.texts(leaked), self.texts(stored))
+            apart = np.abs(self.numbers(leaked) - self.numbers(stored))
+            both = both & np.isfinite(apart)
+            return both, both & (apart <= self.tolerance)
+        equal = pc.equal(self.texts(leaked), self.stored_texts(stored))
         return both, np.asarray(pc.fill_null(equal, False))
 
     def likeness(self, leaked: pa.ChunkedArray, stored: pa.ChunkedArray) -> float | None:
@@ -354,7 +386,9 @@ class _Column:
             value = self.numbers(mine)
             apart = np.median(np.abs(value - self.numbers(theirs))[both])
             chance = np.median(np.abs(value - self.numbers(others))[also])
-            return None if chance <= self.tolerance else max(0.0, 1 - float(apart / chance))
+            if not chance > self.tolerance:
+                return None
+            return max(0.0, 1 - float(apart / chance))
         share, chance = np.mean(same[both]), np.mean(by_chance[also])
         return None if chance > _UNTELLING else max(0.0, float((share - chance) / (1 - chance)))
 
@@ -407,7 +441,7 @@ class _Encoder:
         if column.number:
             values: NDArray[np.int64] | NDArray[np.float64] = column.numbers(text)
         else:
-            encoded = column.texts(text).dictionary_encode()
+            encoded = column.stored_texts(text).dictionary_encode()
             self._dictionary = encoded.dictionary
             values = np.asarray(pc.fill_null(encoded.indices, -1)).astype(np.int64)
         self.field = Field(

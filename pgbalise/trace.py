@@ -120,6 +120,7 @@ def trace(
     """
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
+    threshold_log10(1, alpha)
     tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
     alignments, ignored = matched(tables, markings, given or {}, progress)
     # of files that different people leaked, each one says more alone than all of them together
@@ -317,10 +318,11 @@ def _judged(
     for marking in {id(marking.policy): marking for marking in markings}.values():
         policy = id(marking.policy)
         thresholds = bias(marking.key, marking.policy.epoch)
-        members = np.array([at[name] for name in marking.recipients], np.int64)
-        words = stream_words(
-            marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
+        enrolled = sorted(
+            {name for m in markings if id(m.policy) == policy for name in m.recipients}
         )
+        members = np.array([at[name] for name in enrolled], np.int64)
+        words = stream_words(marking.key, enrolled, marking.policy.epoch, thresholds, workers)
         alone = [way for way in found if way[0] == policy and way[1]]
         for place in [(policy, ""), *alone]:
             parts = found.get(place, [])

@@ -127,6 +127,10 @@ def canonical(text: pa.Array, declared: SqlType, format: Format = Format()) -> p
             return pc.utf8_normalize(trimmed, "NFC")
 
 
+ABSURD = 1e100
+"""A number that large is no data, and what is computed from it would overflow."""
+
+
 def quantities(
     text: pa.Array,
     declared: SqlType,
@@ -141,7 +145,7 @@ def quantities(
     match family(declared):
         case "integer" | "decimal":
             numbers = _floats(_plain_numbers(known, format), format)
-            return numbers, np.isfinite(numbers)
+            return numbers, np.abs(numbers) < ABSURD
         case "date":
             units, read = _days(known, format)
             scale = 1.0
