@@ -36,6 +36,7 @@ _KEY_FITS = 0.25
 _FEWEST_PAIRS = 8
 _UNTELLING = 0.9
 _LINKED_ROWS = 8_192
+_SPARE_BITS = 10
 
 
 class LeakedTable(Protocol):
@@ -168,7 +169,10 @@ class Alignment:
         self.how: Literal["key", "linkage"] = "linkage"
         self.read = self.aligned = self.ambiguous = self.unmatched = self.repeated = 0
         self.altered: tuple[tuple[str, float], ...] = ()
-        """By stored column, the estimated share of cells that are not what is stored."""
+        """By stored column, the estimated share of cells that are not what is stored; with the key
+        only of columns that bear no marks, whose every difference counts."""
+        self.doubtful = False
+        """Whether the columns hardly say enough to tell one row of the relation from another."""
 
     @property
     def leak_columns(self) -> dict[str, str]:
@@ -189,6 +193,9 @@ class Alignment:
         else:
             progress(f"comparing {self.table.name} with all rows of {self.relation.qualified}")
             find = _ByLinkage(self.source, columns, sample)
+            needed = np.log2(max(1, find.rows)) + _SPARE_BITS
+            self.doubtful = bool(self.mapping.identifying_bits < needed)
+        off = _Differences(columns)
         for batch in self.table.batches():
             if not batch.num_rows:
                 continue
@@ -206,9 +213,9 @@ class Alignment:
             self.repeated += find.repeated(found, sure)
             stored = found.stored.take(pa.array(at))
             index = pa.array(sure)
-            stratum = _strata(columns, written.take(index), stored)
+            stratum = off.add(written.take(index), stored)
             yield Piece(rows.take(index), stored, found.probability[sure], stratum)
-        self.altered = find.altered()
+        self.altered = off.shares() if self.how == "key" else find.altered()
 
     def _canonical(self, rows: pa.Table) -> pa.Table:
         """The columns that were found, under their stored names, as PostgreSQL writes them."""
@@ -301,7 +308,8 @@ class _ByLinkage:
             [encoder.field for encoder in self._encoders],
             [encoder.cells(sample) for encoder in self._encoders],
         )
-        self._seen = np.zeros(self._stored.num_rows, np.bool_)
+        self.rows = self._stored.num_rows
+        self._seen = np.zeros(self.rows, np.bool_)
 
     def __call__(self, rows: pa.Table) -> _Found:
         at, probability = [], []
@@ -461,15 +469,33 @@ class _Encoder:
         return Cells(found, np.asarray(text.is_valid()))
 
 
-def _strata(columns: Sequence[_Column], leaked: pa.Table, stored: pa.Table) -> NDArray[np.int8]:
-    off = np.zeros(leaked.num_rows, np.bool_)
-    for column in columns:
-        if not column.marked:
+class _Differences:
+    """Where cells that bear no marks are not what is stored."""
+
+    def __init__(self, columns: Sequence[_Column]) -> None:
+        self._columns = [column for column in columns if not column.marked]
+        self._compared = np.zeros(len(self._columns), np.int64)
+        self._off = np.zeros(len(self._columns), np.int64)
+
+    def add(self, leaked: pa.Table, stored: pa.Table) -> NDArray[np.int8]:
+        """Compare rows: 0 where all these cells agree, 1 where one does not."""
+        found = np.zeros(leaked.num_rows, np.bool_)
+        for at, column in enumerate(self._columns):
             both, same = column.agree(
                 one_chunk(leaked.column(column.name)), one_chunk(stored.column(column.name))
             )
-            off |= both & ~same
-    return off.astype(np.int8)
+            self._compared[at] += np.count_nonzero(both)
+            self._off[at] += np.count_nonzero(both & ~same)
+            found |= both & ~same
+        return found.astype(np.int8)
+
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Return by column the share of the cells compared that differ."""
+        return tuple(
+            (column.name, float(off / compared))
+            for column, off, compared in zip(self._columns, self._off, self._compared, strict=True)
+            if compared
+        )
 
 
 def joined(table: pa.Table) -> pa.Array:
