@@ -5,8 +5,10 @@ Nothing here looks at a codeword, so a row taken for another costs power and nev
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,8 +21,8 @@ from pgbalise.marking.hashing import hash_bytes
 from pgbalise.marking.policy import Carrier, Equivalents, Relation, Tolerance
 from pgbalise.marking.types import Kind, SqlType
 from pgbalise.tracing.linkage import Cells, Field, Linker
-from pgbalise.tracing.mapping import TableMapping
-from pgbalise.tracing.reading import canonical
+from pgbalise.tracing.mapping import StoredColumn, TableMapping
+from pgbalise.tracing.reading import ABSURD, canonical
 
 SURE = 0.9
 """Rows linked with less probability are left out."""
@@ -33,6 +35,8 @@ _KEY_PAIRS = 2_000
 _KEY_FITS = 0.25
 _FEWEST_PAIRS = 8
 _UNTELLING = 0.9
+_LINKED_ROWS = 8_192
+_SPARE_BITS = 10
 
 
 class LeakedTable(Protocol):
@@ -72,25 +76,39 @@ class InMemory:
         yield from self.table.combine_chunks().to_batches()
 
 
-class Source(Protocol):
-    """The stored rows of one relation, columns of text as PostgreSQL prints them."""
+class Source(ABC):
+    """The stored rows of one relation, columns of text as PostgreSQL prints them.
 
-    @property
-    def types(self) -> Mapping[str, SqlType]:
-        """The columns that can be read, by name."""
+    What is learnt about them is kept, for the next table or leak that is held against them.
+    """
 
+    types: Mapping[str, SqlType]
+    """The columns that can be read, by name."""
+
+    @abstractmethod
     def sample(self) -> pa.Table:
         """Return some rows, the same ones each time."""
 
+    @abstractmethod
     def having(self, keys: pa.Table) -> pa.Table:
         """Return at least the rows with these keys (columns of text, named as stored)."""
 
+    @abstractmethod
     def everything(self) -> pa.Table:
         """Return all rows, in the same order each time."""
 
+    @cached_property
+    def columns(self) -> tuple[StoredColumn, ...]:
+        """The columns and a sample of their values, to recognise them by."""
+        some = self.sample()
+        return tuple(
+            StoredColumn(name, self.types[name], one_chunk(some.column(name)))
+            for name in some.column_names
+        )
+
 
 @dataclass(frozen=True)
-class StoredTable:
+class StoredTable(Source):
     """A source that is an Arrow table already."""
 
     table: pa.Table
@@ -151,7 +169,10 @@ class Alignment:
         self.how: Literal["key", "linkage"] = "linkage"
         self.read = self.aligned = self.ambiguous = self.unmatched = self.repeated = 0
         self.altered: tuple[tuple[str, float], ...] = ()
-        """By stored column, the estimated share of cells that are not what is stored."""
+        """By stored column, the estimated share of cells that are not what is stored; with the key
+        only of columns that bear no marks, whose every difference counts."""
+        self.doubtful = False
+        """Whether the columns hardly say enough to tell one row of the relation from another."""
 
     @property
     def leak_columns(self) -> dict[str, str]:
@@ -172,7 +193,12 @@ class Alignment:
         else:
             progress(f"comparing {self.table.name} with all rows of {self.relation.qualified}")
             find = _ByLinkage(self.source, columns, sample)
+            needed = np.log2(max(1, find.rows)) + _SPARE_BITS
+            self.doubtful = bool(self.mapping.identifying_bits < needed)
+        off = _Differences(columns)
         for batch in self.table.batches():
+            if not batch.num_rows:
+                continue
             rows = pa.Table.from_batches([batch])
             written = self._canonical(rows)
             found = find(written)
@@ -187,9 +213,9 @@ class Alignment:
             self.repeated += find.repeated(found, sure)
             stored = found.stored.take(pa.array(at))
             index = pa.array(sure)
-            stratum = _strata(columns, written.take(index), stored)
+            stratum = off.add(written.take(index), stored)
             yield Piece(rows.take(index), stored, found.probability[sure], stratum)
-        self.altered = find.altered()
+        self.altered = off.shares() if self.how == "key" else find.altered()
 
     def _canonical(self, rows: pa.Table) -> pa.Table:
         """The columns that were found, under their stored names, as PostgreSQL writes them."""
@@ -224,6 +250,24 @@ class Alignment:
         return not known or sum(known) / len(known) >= _KEY_FITS
 
 
+def readable(stored: pa.Table, types: Mapping[str, SqlType]) -> pa.Table:
+    """Return stored rows with NULL for dates and times that only PostgreSQL knows.
+
+    Those are infinity, years before Christ and after 9999: none of them ever bears a mark.
+    """
+    for at, name in enumerate(stored.column_names):
+        declared, text = types[name], stored.column(at)
+        if declared.kind not in (Kind.DATE, Kind.TIMESTAMP):
+            continue
+        zoned = declared.name == "timestamp with time zone"
+        stamp = pa.timestamp("us", "UTC" if zoned else None)
+        try:
+            pc.cast(text, pa.date32() if declared.kind is Kind.DATE else stamp)
+        except pa.ArrowInvalid:
+            stored = stored.set_column(at, name, canonical(one_chunk(text), declared))
+    return stored
+
+
 class _ByKey:
     """Finds leaked rows by their key."""
 
@@ -234,7 +278,7 @@ class _ByKey:
 
     def __call__(self, rows: pa.Table) -> _Found:
         wanted = rows.select(self._keys)
-        stored = self._source.having(wanted)
+        stored = readable(self._source.having(wanted), self._source.types)
         index = pc.index_in(
             joined(wanted), value_set=joined(stored.select(self._keys)), skip_nulls=True
         )
@@ -258,17 +302,24 @@ class _ByLinkage:
     """Finds leaked rows by what they resemble."""
 
     def __init__(self, source: Source, columns: Sequence[_Column], sample: pa.Table) -> None:
-        self._stored = source.everything()
+        self._stored = readable(source.everything(), source.types)
         self._encoders = [_Encoder(column, self._stored) for column in columns]
         self._linker = Linker.fit(
             [encoder.field for encoder in self._encoders],
             [encoder.cells(sample) for encoder in self._encoders],
         )
-        self._seen = np.zeros(self._stored.num_rows, np.bool_)
+        self.rows = self._stored.num_rows
+        self._seen = np.zeros(self.rows, np.bool_)
 
     def __call__(self, rows: pa.Table) -> _Found:
-        links = self._linker.link([encoder.cells(rows) for encoder in self._encoders])
-        return _Found(self._stored, links.stored, links.probability)
+        at, probability = [], []
+        # rows that are like very many others would fill the memory together
+        for start in range(0, rows.num_rows, _LINKED_ROWS):
+            some = rows.slice(start, _LINKED_ROWS)
+            links = self._linker.link([encoder.cells(some) for encoder in self._encoders])
+            at.append(links.stored)
+            probability.append(links.probability)
+        return _Found(self._stored, np.concatenate(at), np.concatenate(probability))
 
     def repeated(self, found: _Found, sure: NDArray[np.int64]) -> int:
         """How many of these rows came before, in this batch or an earlier one."""
@@ -300,12 +351,13 @@ class _Column:
                 days = pc.cast(pc.cast(text, pa.date32()), pa.int32())
                 values = pc.cast(days, pa.float64())
             case "timestamp without time zone" | "timestamp with time zone":
-                values = pc.if_else(
-                    text.is_valid(), pa.array(microseconds(text, self.type), pa.float64()), None
-                )
+                # beyond 2**53, which Arrow does not take for a float, digits may be lost
+                stamps = microseconds(text, self.type).astype(np.float64)
+                return np.where(np.asarray(text.is_valid()), stamps, np.nan)
             case _:
                 values = pc.cast(text, pa.float64())
-        return np.asarray(pc.fill_null(values, np.nan))
+        numbers = np.asarray(pc.fill_null(values, np.nan))
+        return np.where(np.abs(numbers) < ABSURD, numbers, np.nan)
 
     def texts(self, text: pa.Array) -> pa.Array:
         """Cells as text, those that a mark may exchange as one."""
@@ -315,14 +367,18 @@ class _Column:
         first = pa.array([group[0] for group in self.groups for _ in group], pa.string())
         return pc.coalesce(first.take(pc.index_in(text, value_set=members, skip_nulls=True)), text)
 
+    def stored_texts(self, text: pa.Array) -> pa.Array:
+        """Stored cells as text, written as `canonical` writes leaked ones."""
+        return self.texts(canonical(text, self.type))
+
     def agree(self, leaked: pa.Array, stored: pa.Array) -> tuple[NDArray[np.bool_], ...]:
         """Where both have a value, and where those are the same but for a mark."""
         both = np.asarray(pc.and_(leaked.is_valid(), stored.is_valid()))
         if self.number:
-            with np.errstate(invalid="ignore"):
-                apart = np.abs(self.numbers(leaked) - self.numbers(stored))
-                return both, both & (apart <= self.tolerance)
-        equal = pc.equal(self.texts(leaked), self.texts(stored))
+            apart = np.abs(self.numbers(leaked) - self.numbers(stored))
+            both = both & np.isfinite(apart)
+            return both, both & (apart <= self.tolerance)
+        equal = pc.equal(self.texts(leaked), self.stored_texts(stored))
         return both, np.asarray(pc.fill_null(equal, False))
 
     def likeness(self, leaked: pa.ChunkedArray, stored: pa.ChunkedArray) -> float | None:
@@ -338,7 +394,9 @@ class _Column:
             value = self.numbers(mine)
             apart = np.median(np.abs(value - self.numbers(theirs))[both])
             chance = np.median(np.abs(value - self.numbers(others))[also])
-            return None if chance <= self.tolerance else max(0.0, 1 - float(apart / chance))
+            if not chance > self.tolerance:
+                return None
+            return max(0.0, 1 - float(apart / chance))
         share, chance = np.mean(same[both]), np.mean(by_chance[also])
         return None if chance > _UNTELLING else max(0.0, float((share - chance) / (1 - chance)))
 
@@ -391,7 +449,7 @@ class _Encoder:
         if column.number:
             values: NDArray[np.int64] | NDArray[np.float64] = column.numbers(text)
         else:
-            encoded = column.texts(text).dictionary_encode()
+            encoded = column.stored_texts(text).dictionary_encode()
             self._dictionary = encoded.dictionary
             values = np.asarray(pc.fill_null(encoded.indices, -1)).astype(np.int64)
         self.field = Field(
@@ -411,15 +469,33 @@ class _Encoder:
         return Cells(found, np.asarray(text.is_valid()))
 
 
-def _strata(columns: Sequence[_Column], leaked: pa.Table, stored: pa.Table) -> NDArray[np.int8]:
-    off = np.zeros(leaked.num_rows, np.bool_)
-    for column in columns:
-        if not column.marked:
+class _Differences:
+    """Where cells that bear no marks are not what is stored."""
+
+    def __init__(self, columns: Sequence[_Column]) -> None:
+        self._columns = [column for column in columns if not column.marked]
+        self._compared = np.zeros(len(self._columns), np.int64)
+        self._off = np.zeros(len(self._columns), np.int64)
+
+    def add(self, leaked: pa.Table, stored: pa.Table) -> NDArray[np.int8]:
+        """Compare rows: 0 where all these cells agree, 1 where one does not."""
+        found = np.zeros(leaked.num_rows, np.bool_)
+        for at, column in enumerate(self._columns):
             both, same = column.agree(
                 one_chunk(leaked.column(column.name)), one_chunk(stored.column(column.name))
             )
-            off |= both & ~same
-    return off.astype(np.int8)
+            self._compared[at] += np.count_nonzero(both)
+            self._off[at] += np.count_nonzero(both & ~same)
+            found |= both & ~same
+        return found.astype(np.int8)
+
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Return by column the share of the cells compared that differ."""
+        return tuple(
+            (column.name, float(off / compared))
+            for column, off, compared in zip(self._columns, self._off, self._compared, strict=True)
+            if compared
+        )
 
 
 def joined(table: pa.Table) -> pa.Array:

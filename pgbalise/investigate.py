@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgbalise import __version__
-from pgbalise.align import SAMPLE_ROWS, Alignment
+from pgbalise.align import SAMPLE_ROWS, Alignment, Source
 from pgbalise.catalog import columns
 from pgbalise.database import (
     Epoch,
@@ -127,7 +129,7 @@ def _had_a_word(recipient: Recipient, epoch: Epoch) -> bool:
     )
 
 
-class StoredRelation:
+class StoredRelation(Source):
     """The rows of one relation, read from the database when asked for.
 
     Raise InvalidPolicy when the database lost what a former policy knew rows by.
@@ -200,7 +202,8 @@ class _Scene:
     """Opened leaks beside all the ways in which their rows may have been marked."""
 
     leaks: Sequence[Leak]
-    tables: Sequence[LeakTable]
+    tables: Sequence[Sequence[LeakTable]]
+    """Those of each leak."""
     session: PsycopgSession
     possible: Sequence[Marking]
     untried: Sequence[Epoch]
@@ -227,7 +230,8 @@ def mapped(
     The rows are not counted. Raises as `investigate`.
     """
     with _opened(files, question, progress) as scene:
-        found, ignored = matched(scene.tables, scene.possible, question.given, progress)
+        tables = [*chain.from_iterable(scene.tables)]
+        found, ignored = matched(tables, scene.possible, question.given, progress)
     return _listed([alignment for alignment, _ in found], ignored)
 
 
@@ -246,7 +250,7 @@ def investigate(
     """
     with _opened(files, question, progress) as scene:
         result = trace(
-            scene.tables,
+            [*chain.from_iterable(scene.tables)],
             scene.possible,
             alpha=alpha,
             given=question.given,
@@ -268,9 +272,13 @@ def investigate(
         untried_epochs=tuple(sorted(one.number for one in scene.untried)),
         files=tuple(
             LeakFile(
-                leak.name, leak.sha256, leak.size, sum(read.get(t.name, 0) for t in leak.tables)
+                leak.name,
+                leak.sha256,
+                leak.size,
+                sum(read.get(table.name, 0) for table in tables),
+                leak.skipped,
             )
-            for leak in scene.leaks
+            for leak, tables in zip(scene.leaks, scene.tables, strict=True)
         ),
         tables=_listed(result.alignments, result.ignored),
         carriers=tuple(
@@ -308,13 +316,15 @@ def investigate(
     )
 
 
-def _tables(leaks: Sequence[Leak]) -> list[LeakTable]:
-    """The tables of all files; those of the same name in two files get the file's number."""
-    tables = [table for leak in leaks for table in leak.tables]
-    names = [table.name for table in tables]
+def _tables(leaks: Sequence[Leak]) -> list[list[LeakTable]]:
+    """The tables of each file; those of the same name in two files get the file's number."""
+    times = Counter(table.name for leak in leaks for table in leak.tables)
     return [
-        table if names.count(table.name) == 1 else replace(table, name=f"{number}: {table.name}")
-        for number, table in enumerate(tables, 1)
+        [
+            table if times[table.name] == 1 else replace(table, name=f"{number}: {table.name}")
+            for table in leak.tables
+        ]
+        for number, leak in enumerate(leaks, 1)
     ]
 
 
@@ -343,7 +353,7 @@ def _table(one: Alignment) -> LeakedTable:
         one.ambiguous,
         one.unmatched,
         one.repeated,
-        None,
+        sum(share for _, share in one.altered) / len(one.altered) if one.altered else None,
         tuple(
             MappedColumn(
                 m.leak_column,
@@ -355,6 +365,7 @@ def _table(one: Alignment) -> LeakedTable:
             )
             for m in one.mapping.columns
         ),
+        one.doubtful,
     )
 
 

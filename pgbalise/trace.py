@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pgbalise.marking.types import SqlType
 from pgbalise.tracing.alignment import CarrierCells, CarrierEvidence
 from pgbalise.tracing.decision import Verdict, decide, threshold_log10
 from pgbalise.tracing.decoding import Way, decode
-from pgbalise.tracing.mapping import StoredColumn, TableMapping, map_columns
+from pgbalise.tracing.mapping import LeakSample, Shortlist, map_sample
 from pgbalise.tracing.reading import seen_units
 from pgbalise.tracing.scoring import Evidence
 from pgbalise.wordstream import stream_words
@@ -49,6 +50,9 @@ _WORTH_TRYING = 0.25
 """A relation that a table has less in common with, compared with the best, is passed over."""
 
 
+_NAMES_SHOWN = 20
+
+
 @dataclass(frozen=True)
 class Marking:
     """How rows of one relation may have been marked: by one policy of one epoch."""
@@ -60,6 +64,18 @@ class Marking:
     """The relation's rows, columns of text; carriers that it no longer has are passed over."""
     recipients: Sequence[str]
     """All who were ever enrolled in that epoch."""
+
+    @cached_property
+    def source(self) -> Source:
+        """The relation's rows, with what was learnt about them."""
+        if not isinstance(self.stored, pa.Table):
+            return self.stored
+        declared = dict(self.relation.key)
+        for carrier in self.relation.carriers:
+            declared |= {carrier.column: carrier.type, **dict(carrier.entity)}
+            declared |= dict([carrier.by]) if carrier.by else {}
+        text, names = SqlType("text"), self.stored.column_names
+        return StoredTable(self.stored, {name: declared.get(name, text) for name in names})
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,7 @@ def trace(
     """
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
+    threshold_log10(1, alpha)
     tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
     alignments, ignored = matched(tables, markings, given or {}, progress)
     # of files that different people leaked, each one says more alone than all of them together
@@ -149,25 +166,12 @@ def _by_relation(markings: Sequence[Marking]) -> list[_Stored]:
         place = (id(marking.stored), relation.schema, relation.name, relation.key)
         one = found.get(place)
         if one is None:
-            one = found[place] = _Stored(relation, _source(marking))
+            one = found[place] = _Stored(relation, marking.source)
         have = {carrier.column for carrier in one.relation.carriers}
         more = tuple(c for c in relation.carriers if c.column not in have)
         one.relation = replace(one.relation, carriers=one.relation.carriers + more)
         one.markings.append(marking)
     return list(found.values())
-
-
-def _source(marking: Marking) -> Source:
-    stored = marking.stored
-    if not isinstance(stored, pa.Table):
-        return stored
-    relation = marking.relation
-    declared = dict(relation.key)
-    for carrier in relation.carriers:
-        declared |= {carrier.column: carrier.type, **dict(carrier.entity)}
-        declared |= dict([carrier.by]) if carrier.by else {}
-    text = SqlType("text")
-    return StoredTable(stored, {name: declared.get(name, text) for name in stored.column_names})
 
 
 def matched(
@@ -182,40 +186,15 @@ def matched(
     that relation, and the names of tables that have none. Raise InvalidLeak when all are such.
     """
     relations = _by_relation(markings)
-    samples = [
-        [
-            StoredColumn(name, one.source.types[name], one_chunk(stored.column(name)))
-            for name in stored.column_names
-        ]
-        for one in relations
-        for stored in [one.source.sample()]
-    ]
+    _check_given(given, tables, relations)
+    shortlist = Shortlist([one.source.columns for one in relations])
     found: list[tuple[Alignment, list[Marking]]] = []
     ignored = []
     for table in tables:
         progress(f"finding the columns of {table.name}")
-        head = next((batch for batch in table.batches() if batch.num_rows), None)
-        rows = spread(pa.Table.from_batches([head]), _HEAD_ROWS) if head else None
-        mine: list[tuple[TableMapping, _Stored]] = []
-        for one, stored in zip(relations, samples, strict=True):
-            if rows is not None:
-                mine.append((map_columns(rows, table.named, stored, given), one))
-        mine.sort(key=lambda each: -each[0].score)
-        taken: set[str] = set()
-        before = len(found)
-        for mapping, one in mine:
-            carriers = {carrier.column for carrier in one.relation.carriers}
-            new = {m.leak_column for m in mapping.columns if m.column in carriers} - taken
-            if not new or mapping.score < _WORTH_TRYING * mine[0][0].score:
-                continue
-            columns = tuple(
-                replace(m, column=None) if m.column in carriers and m.leak_column in taken else m
-                for m in mapping.columns
-            )
-            taken |= new
-            untaken = replace(mapping, columns=columns)
-            found.append((Alignment(table, untaken, one.relation, one.source), one.markings))
-        if len(found) == before:
+        mine = _related(table, relations, shortlist, given)
+        found += mine
+        if not mine:
             ignored.append(table.name)
     if not found:
         names = ", ".join(dict.fromkeys(one.relation.qualified for one in relations))
@@ -224,6 +203,67 @@ def matched(
             hint="is it of another relation? --column says which column is which",
         )
     return found, tuple(ignored)
+
+
+def _check_given(
+    given: Mapping[str, str | None], tables: Sequence[LeakedTable], relations: Sequence[_Stored]
+) -> None:
+    """Raise InvalidInput for a column that no table, or no relation, has."""
+    have = dict.fromkeys(name for table in tables for name in table.columns)
+    stored = dict.fromkeys(name for one in relations for name in one.source.types)
+    for name, column in given.items():
+        if name not in have:
+            raise InvalidInput(f"the leak has no column {name}", hint=f"it has {_some(have)}")
+        if column is not None and column not in stored:
+            raise InvalidInput(f"no relation has a column {column}", hint=f"try {_some(stored)}")
+
+
+def _some(names: Collection[str]) -> str:
+    shown = [*names][:_NAMES_SHOWN]
+    return ", ".join(shown) + (" and others" if len(names) > len(shown) else "")
+
+
+def _related(
+    table: LeakedTable,
+    relations: Sequence[_Stored],
+    shortlist: Shortlist,
+    given: Mapping[str, str | None],
+) -> list[tuple[Alignment, list[Marking]]]:
+    """Return a leaked table beside each relation that it has carriers of."""
+    head = next((batch for batch in table.batches() if batch.num_rows), None)
+    if head is None:
+        return []
+    sample = LeakSample(spread(pa.Table.from_batches([head]), _HEAD_ROWS), table.named)
+    here = {name: column for name, column in given.items() if name in table.columns}
+    worth = set(shortlist.of(sample))
+    mine = []
+    for number, one in enumerate(relations):
+        has = one.source.types
+        if number in worth or any(column in has for column in here.values() if column):
+            # what is a column of another relation is none of this one
+            told = {name: column if column in has else None for name, column in here.items()}
+            mine.append((map_sample(sample, one.source.columns, told), one))
+    mine.sort(key=lambda each: -each[0].score)
+    taken: dict[str, str] = {}
+    found = []
+    for mapping, one in mine:
+        name = one.relation.qualified
+        carriers = {carrier.column for carrier in one.relation.carriers}
+        free = {
+            m.leak_column
+            for m in mapping.columns
+            if m.column in carriers and taken.get(m.leak_column, name) == name
+        }
+        if not free or mapping.score < _WORTH_TRYING * mine[0][0].score:
+            continue
+        columns = tuple(
+            replace(m, column=None) if m.column in carriers and m.leak_column not in free else m
+            for m in mapping.columns
+        )
+        taken |= dict.fromkeys(free, name)
+        untaken = replace(mapping, columns=columns)
+        found.append((Alignment(table, untaken, one.relation, one.source), one.markings))
+    return found
 
 
 def _compare(
@@ -278,10 +318,11 @@ def _judged(
     for marking in {id(marking.policy): marking for marking in markings}.values():
         policy = id(marking.policy)
         thresholds = bias(marking.key, marking.policy.epoch)
-        members = np.array([at[name] for name in marking.recipients], np.int64)
-        words = stream_words(
-            marking.key, marking.recipients, marking.policy.epoch, thresholds, workers
+        enrolled = sorted(
+            {name for m in markings if id(m.policy) == policy for name in m.recipients}
         )
+        members = np.array([at[name] for name in enrolled], np.int64)
+        words = stream_words(marking.key, enrolled, marking.policy.epoch, thresholds, workers)
         alone = [way for way in found if way[0] == policy and way[1]]
         for place in [(policy, ""), *alone]:
             parts = found.get(place, [])

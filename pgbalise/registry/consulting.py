@@ -135,7 +135,7 @@ def sought(found: TraceReport, aliases: Mapping[str, str], found_at: datetime) -
         frozenset(verdict.accused),
         seen,
         aliases,
-        verdict.rows_aligned,
+        found.distinct_rows,
         len(verdict.accused) > 1 or len(found.files) > 1,
         found.epoch,
         _moment(found.epoch_opened_at),

@@ -46,6 +46,8 @@ _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
 class LeakFile:
     """A file that was traced: its name, SHA-256 in hexadecimal, size in bytes, and rows of data.
 
+    ``skipped``: of an archive, what in it was not read and why, a line each.
+
     Raises `InvalidInput` for a hash that is none, or a negative count.
     """
 
@@ -53,6 +55,7 @@ class LeakFile:
     sha256: str
     size: int
     rows: int
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_hash(self.name, self.sha256)
@@ -107,6 +110,7 @@ class LeakedTable:
     several equally well, ``without_counterpart`` none. ``duplicates``, whatever became of them,
     fit a stored row that another row had already. ``altered``: estimated share in [0, 1] of the
     cells of aligned rows that differ from what was delivered; None when it was not estimated.
+    ``doubtful``: whether the columns hardly say enough to tell one stored row from another.
 
     Raises `InvalidInput` for a negative count, more rows than were read, or a share that is none.
     """
@@ -121,6 +125,7 @@ class LeakedTable:
     duplicates: int = 0
     altered: float | None = None
     columns: tuple[MappedColumn, ...] = ()
+    doubtful: bool = False
 
     def __post_init__(self) -> None:
         what = f"table {self.name!r}"
@@ -325,6 +330,18 @@ class TraceReport:
     def relations(self) -> tuple[str, ...]:
         """Return the relations traced, each once, in the order of the tables."""
         return tuple(dict.fromkeys(t.relation for t in self.tables if t.relation is not None))
+
+    @property
+    def distinct_rows(self) -> int:
+        """Return how many stored rows the leak has, one that is in it several times counted once.
+
+        Of a table that was held against several relations, those of the one it has most of.
+        """
+        most: dict[str, int] = {}
+        for table in self.tables:
+            distinct = max(0, table.rows_aligned - table.duplicates)
+            most[table.name] = max(most.get(table.name, 0), distinct)
+        return sum(most.values())
 
     def epoch_as_dict(self) -> dict[str, Any]:
         """Return the epoch as a JSON object."""

@@ -224,6 +224,9 @@ ENGLISH = {
     " content: all columns together, each value counting the more the rarer it is. Rows that fit"
     " several stored rows equally well are ambiguous and carry little weight or none; a repeated"
     " row counts once. Matching never looks at who received what.",
+    "doubtful": "Columns of {names} may not tell one row of the database from another;"
+    " rows that fit several were left out.",
+    "skipped": "Not read:",
     "tables_caption": "Tables in the files, and their rows",
     "mapping_caption": "Columns of {table}",
     "found_by": "Found by",

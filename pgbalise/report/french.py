@@ -230,6 +230,9 @@ FRENCH = {
     " qu’elle est rare. Les lignes qui conviennent également à plusieurs lignes enregistrées sont"
     " ambiguës et pèsent peu ou rien ; une ligne répétée compte une fois. L’appariement ne"
     " regarde jamais qui a reçu quoi.",
+    "doubtful": "Les colonnes de {names} peuvent ne pas distinguer une ligne de la base"
+    " d’une autre ; les lignes qui en désignent plusieurs ont été écartées.",
+    "skipped": "Non lu :",
     "tables_caption": "Tables des fichiers, et leurs lignes",
     "mapping_caption": "Colonnes de {table}",
     "found_by": "Trouvée par",

@@ -45,12 +45,27 @@ def matching(report: TraceReport, write: Writer) -> str:
         share=write.share(share),
     )
     if not report.tables:
-        return f"<p>{text}</p>\n"
+        return f"<p>{text}</p>\n" + _left_out(report, write)
     return (
         f"<p>{text} {words['tables_text']}</p>\n"
+        + _left_out(report, write)
         + _tables(report, write)
         + "".join(_columns(leaked, write) for leaked in report.tables if leaked.columns)
     )
+
+
+def _left_out(report: TraceReport, write: Writer) -> str:
+    """Return what could not be read, and which tables' columns hardly tell rows apart."""
+    words = write.words
+    doubtful = [leaked.name for leaked in report.tables if leaked.doubtful]
+    skipped = [line for file in report.files for line in file.skipped]
+    out = ""
+    if doubtful:
+        out += f'<p class="note">{words["doubtful"].format(names=write.names(doubtful))}</p>\n'
+    if skipped:
+        lines = "".join(f"<li>{text_of(line)}</li>" for line in skipped)
+        out += f'<p class="note">{words["skipped"]}</p>\n<ul class="note">{lines}</ul>\n'
+    return out
 
 
 def _tables(report: TraceReport, write: Writer) -> str:

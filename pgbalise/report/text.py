@@ -27,6 +27,7 @@ _LEAST_ROWS = 5
 _LEAST_OTHERS = 2
 _NAMES_IN_SENTENCE = 5
 _SURE = 0.9
+_WARNINGS = 5
 
 
 def verdict_panel(subject: TraceReport | Verdict) -> RenderableType:
@@ -35,8 +36,28 @@ def verdict_panel(subject: TraceReport | Verdict) -> RenderableType:
     Names are shown as text: neither rich markup nor control characters in them have an effect.
     """
     verdict = subject.verdict if isinstance(subject, TraceReport) else subject
-    parts = (_sentence(verdict), "", _table(verdict), _facts(subject, verdict))
+    parts: list[RenderableType] = [
+        _sentence(verdict),
+        "",
+        _table(verdict),
+        _facts(subject, verdict),
+    ]
+    if isinstance(subject, TraceReport):
+        parts += _warnings(subject)
     return Padding(Group(*parts), (1, 1))
+
+
+def _warnings(report: TraceReport) -> list[RenderableType]:
+    """What may have kept evidence from being found."""
+    told = [
+        f"{visible(table.name)}: its columns may not tell one row from another"
+        for table in report.tables
+        if table.doubtful
+    ]
+    told += [f"not read: {visible(line)}" for file in report.files for line in file.skipped]
+    more = len(told) - _WARNINGS
+    told = [*told[:_WARNINGS], f"and {more:,} more"] if more > 1 else told
+    return ["", *(Text(line, "yellow") for line in told)] if told else []
 
 
 def mapping_panel(tables: Sequence[LeakedTable]) -> RenderableType:

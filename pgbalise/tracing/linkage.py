@@ -25,6 +25,8 @@ _FIT_PASSES = 16
 _PASSES = 30
 _DROP = 14.0
 """Pairs that are exp(14) times less likely than their row's best are forgotten."""
+_TIES = 500
+"""So many stored rows are kept at most for one that a search through all of them was made for."""
 _MARGIN = 3.0
 _DOUBTFUL = 0.2
 _REHEARSED = 250
@@ -165,6 +167,7 @@ class Linker:
             )
             search.missed[active] = one.missed
             active = search.unresolved(active, one.fields, number)
+        active = active[search.hopeful(active)]
         if 0 < len(active) * self._model.size * len(self._rates) <= _SCAN:
             search.scan(active)
         return search
@@ -264,11 +267,17 @@ class _Search:
         rest: Ints = active[~done]
         return rest
 
+    def hopeful(self, rows: Ints) -> Bools:
+        """Say which rows a stored one could be told for if it agreed in every field."""
+        odds = self._full[rows] - self._tables.unrelated[rows] - np.log(max(self._model.size, 1))
+        hope: Bools = odds > np.log(self._absent / (1 - self._absent))
+        return hope
+
     def scan(self, rows: Ints) -> None:
         """Compare rows with every stored row."""
         found = []
         for row in rows.tolist():
-            stored = self._model.likely(self._sheet, self._tables, row, _DROP + 1)
+            stored = self._model.likely(self._sheet, self._tables, row, _DROP + 1, _TIES)
             found.append(self.weigh(np.full(len(stored), row), stored))
         self.keep(found)
         self.missed[rows] = 0.0

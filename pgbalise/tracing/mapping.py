@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,9 +22,11 @@ from numpy.typing import NDArray
 
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.types import SqlType
+from pgbalise.tracing.glance import LEAKED_VALUES, STORED_VALUES, Glance, Glances
 from pgbalise.tracing.reading import (
     Family,
     Format,
+    Known,
     canonical,
     conversion,
     decimals,
@@ -55,7 +58,7 @@ class StoredColumn:
     @cached_property
     def _profile(self) -> _Stored:
         # kept with the column, which is compared with every table of a leak
-        return _Stored(self.name, self.type, _spread(self.values, STORED_ROWS))
+        return _Stored(self.name, self.type, _short(_spread(self.values, STORED_ROWS)))
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,57 @@ class TableMapping:
     for certain only where this is well above log2 of the number of rows."""
 
 
+class LeakSample:
+    """Some rows of a leaked table (columns of text), looked at once for all relations.
+
+    ``named``: whether the leak itself names its columns; otherwise content alone decides.
+    """
+
+    def __init__(self, rows: pa.Table, named: bool) -> None:
+        self.named = named
+        self.names: list[str] = rows.column_names
+        self.columns = [
+            _Leaked(name, _short(_spread(rows.column(at), LEAK_ROWS)))
+            for at, name in enumerate(self.names)
+        ]
+
+
+class Shortlist:
+    """Relations, of which those worth comparing with a leaked table are picked."""
+
+    def __init__(self, relations: Sequence[Sequence[StoredColumn]]) -> None:
+        self._sizes = [len(columns) for columns in relations]
+        if len(relations) <= _WORTH_COMPARING:
+            return
+        columns = [one._profile for columns in relations for one in columns]
+        self._glances = Glances([one.glance for one in columns])
+        self._entropy = np.array([one.entropy for one in columns])
+        self._names: dict[str, list[int]] = {}
+        for at, one in enumerate(columns):
+            self._names.setdefault("".join(_words(one.name)), []).append(at)
+
+    def of(self, sample: LeakSample) -> list[int]:
+        """Return the numbers of the relations that look most like a table, all if they are few."""
+        if len(self._sizes) <= _WORTH_COMPARING:
+            return list(range(len(self._sizes)))
+        score = np.zeros(len(self._sizes))
+        starts = np.cumsum([0, *self._sizes[:-1]])
+        there = np.flatnonzero(self._sizes)
+        for column in sample.columns:
+            like = self._glances.likeness(column.glance)
+            if sample.named:
+                like[self._names.get("".join(_words(column.name)), [])] = 1.0
+            score[there] += np.maximum.reduceat(like * self._entropy, starts[there])
+        best = np.argsort(-score, kind="stable")[:_WORTH_COMPARING]
+        return [int(n) for n in best if score[n] >= _WORTH_A_LOOK * score[best[0]]]
+
+
+_WORTH_COMPARING = 4
+_WORTH_A_LOOK = 0.2
+_PAIRS = 2_500
+_BEST_PAIRS = 24
+
+
 def map_columns(
     sample: pa.Table,
     named: bool,
@@ -98,15 +152,26 @@ def map_columns(
     ``given``: stored columns that leaked ones are known to be, None to pass a column over.
     Raise InvalidInput when ``given`` names a column that is not there or names one twice.
     """
+    return map_sample(LeakSample(sample, named), stored, given)
+
+
+def map_sample(
+    sample: LeakSample,
+    stored: Sequence[StoredColumn],
+    given: Mapping[str, str | None] | None = None,
+) -> TableMapping:
+    """Do as `map_columns`, of rows that may have been compared with other relations, too."""
     names = [column.name for column in stored]
-    chosen = _checked(given or {}, sample.column_names, names)
-    leaked = [
-        _Leaked(name, _spread(sample.column(at), LEAK_ROWS))
-        for at, name in enumerate(sample.column_names)
-    ]
+    chosen = _checked(given or {}, sample.names, names)
+    leaked, named = sample.columns, sample.named
     kept = [column._profile for column in stored]
     free_rows = [row for row, column in enumerate(leaked) if column.name not in chosen]
     free = [at for at, name in enumerate(names) if name not in chosen.values()]
+    agreed = _agreed(leaked, kept, free_rows, free) if named else {}
+    free_rows = [row for row in free_rows if row not in agreed]
+    taken = {at for at, _ in agreed.values()}
+    free = [at for at in free if at not in taken]
+    free_rows = _plausible(leaked, kept, free_rows, free, named)
     content = np.array(
         [[_likeness(leaked[row], kept[at]) for at in free] for row in free_rows], np.float64
     ).reshape(len(free_rows), len(free))
@@ -115,27 +180,29 @@ def map_columns(
         naming = np.array(
             [[name_likeness(leaked[row].name, names[at]) for at in free] for row in free_rows]
         ).reshape(content.shape)
-    for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED)):
+    fresh = np.array(
+        [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
+    ).reshape(content.shape)
+    for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED) & ~fresh):
         # the rows of one ward or one month need not look like the others
         rivals = np.delete(content[row], at).max(initial=0.0), np.delete(content[:, at], row)
         if max(rivals[0], rivals[1].max(initial=0.0)) < _CONTRADICTED and _legible(
             leaked[free_rows[row]], kept[free[at]]
         ):
             content[row, at] = _UNCONTRADICTED
-    fresh = np.array(
-        [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
-    ).reshape(content.shape)
     weight = _weight(content, naming, fresh)
     picked = assign(weight - _WORTH)
     sure = _confidence(content, naming, fresh, weight, picked)
     mapped: dict[int, tuple[_Stored | None, float, Literal["name", "content", "given", "none"]]]
     mapped = dict.fromkeys(range(len(leaked)), (None, 0.0, "none"))
-    for row, at, confidence in zip(free_rows, picked, sure, strict=True):
+    for here, (row, at, confidence) in enumerate(zip(free_rows, picked, sure, strict=True)):
         if at >= 0:
-            found = naming[free_rows.index(row), at] >= _SAME_NAME
+            found = naming[here, at] >= _SAME_NAME
             column = kept[free[at]] if confidence >= _LIKELY else None
             by: Literal["name", "content", "none"] = "name" if found else "content"
             mapped[row] = (column, confidence, by if column else "none")
+    for row, (at, alike) in agreed.items():
+        mapped[row] = (kept[at], max(_NAMED, _by_content(alike)), "name")
     for row, one in enumerate(leaked):
         if one.name in chosen:
             wanted = chosen[one.name]
@@ -145,7 +212,7 @@ def map_columns(
     for row, (column, confidence, by_what) in mapped.items():
         form = Format()
         if column is not None:
-            form = infer_format(leaked[row].text, column.type, column.text)
+            form = infer_format(leaked[row].text, column.type, column.known)
             score += confidence * column.entropy
             bits += column.entropy
         columns.append(
@@ -182,6 +249,64 @@ def _spread(column: pa.ChunkedArray | pa.Array, rows: int) -> pa.Array:
     if len(array) > rows:
         array = array.take(pa.array(np.linspace(0, len(array) - 1, rows).astype(np.int64)))
     return pc.cast(array, pa.string())
+
+
+def _agreed(
+    leaked: Sequence[_Leaked], stored: Sequence[_Stored], rows: Sequence[int], free: Sequence[int]
+) -> dict[int, tuple[int, float]]:
+    """Return the pairs that both name and content agree on: by row, the column and its likeness.
+
+    No other assignment of theirs can be much better, so they need not be compared with the rest.
+    """
+    mine, theirs = (
+        _once({n: "".join(_words(columns[n].name)) for n in numbers})
+        for columns, numbers in ((leaked, rows), (stored, free))
+    )
+    out = {}
+    for name, row in mine.items():
+        if name in theirs:
+            alike = _likeness(leaked[row], stored[theirs[name]])
+            if alike >= _CONTRADICTED:
+                out[row] = (theirs[name], alike)
+    return out
+
+
+def _once(names: Mapping[int, str]) -> dict[str, int]:
+    """Return which number has each name, for names that only one has."""
+    count = Counter(names.values())
+    return {name: n for n, name in names.items() if name and count[name] == 1}
+
+
+def _plausible(
+    leaked: Sequence[_Leaked],
+    stored: Sequence[_Stored],
+    rows: list[int],
+    free: Sequence[int],
+    named: bool,
+) -> list[int]:
+    """Return the leaked columns worth comparing with these stored ones: all unless very many."""
+    if len(rows) * len(free) <= _PAIRS:
+        return rows
+    glances = Glances([stored[at].glance for at in free])
+    like = np.array([glances.likeness(leaked[row].glance) for row in rows])
+    if named:
+        for at, column in enumerate(free):
+            called = "".join(_words(stored[column].name))
+            for here, row in enumerate(rows):
+                if "".join(_words(leaked[row].name)) == called:
+                    like[here, at] += 1.0
+    best = np.argsort(-like, axis=0, kind="stable")[: max(_BEST_PAIRS, _PAIRS // len(free))]
+    return [rows[here] for here in np.unique(best)]
+
+
+_LONGEST = 1_000
+"""Characters of a text that are looked at."""
+
+
+def _short(text: pa.Array) -> pa.Array:
+    if (pc.max(pc.binary_length(text)).as_py() or 0) <= _LONGEST:
+        return text
+    return pc.utf8_slice_codeunits(text, 0, _LONGEST)
 
 
 # ------------------------------------------------------------------------------------------ names
@@ -242,6 +367,10 @@ class _Leaked:
         return self._readings[key]
 
     @cached_property
+    def glance(self) -> Glance:
+        return Glance.at(self.text, LEAKED_VALUES)
+
+    @cached_property
     def cells(self) -> int:
         return int(pc.sum(pc.cast(pc.not_equal(self.text, ""), pa.int64())).as_py() or 0)
 
@@ -275,10 +404,19 @@ class _Stored:
         self.text = text
 
     @cached_property
+    def glance(self) -> Glance:
+        return Glance.at(self.text, STORED_VALUES)
+
+    @cached_property
+    def known(self) -> Known | None:
+        return (
+            None if self.family in ("boolean", "uuid", "text") else Known.of(self.text, self.type)
+        )
+
+    @property
     def numbers(self) -> Floats:
         """The values as sorted numbers."""
-        numbers, read = quantities(self.text, self.type)
-        return np.sort(numbers[read])
+        return np.empty(0) if self.known is None else self.known.numbers
 
     @cached_property
     def sketch(self) -> Floats:
@@ -289,9 +427,9 @@ class _Stored:
         numbers = self.numbers
         return numbers[np.flatnonzero(np.diff(numbers, prepend=np.nan) != 0)]
 
-    @cached_property
+    @property
     def places(self) -> int:
-        return decimals(self.text, Format()) if self.family in ("integer", "decimal") else 0
+        return 0 if self.known is None else self.known.places
 
     @cached_property
     def words(self) -> _Words:
@@ -483,6 +621,11 @@ def assign(value: Floats) -> NDArray[np.int64]:
     positive value are never made. Among equal sums the same one is always chosen.
     """
     rows, columns = value.shape
+    if rows > columns:
+        turned = assign(value.T)
+        given = np.full(rows, -1)
+        given[turned[turned >= 0]] = np.flatnonzero(turned >= 0)
+        return given
     # beside the columns each row has a place of its own that is worth nothing
     cost = np.hstack([-np.maximum(value, 0.0), np.zeros((rows, rows))])
     # the Hungarian method by shortest augmenting paths, one row at a time
@@ -527,6 +670,14 @@ def assign(value: Floats) -> NDArray[np.int64]:
     return given
 
 
+_NAMED = 0.97
+"""How sure a pair of one name is whose content does not contradict it."""
+
+
+def _by_content(alike: float) -> float:
+    return float(np.interp(alike, (0.3, 0.5, 0.65, 0.8), (0.2, 0.6, 0.85, 0.98)))
+
+
 def _confidence(
     content: Floats,
     naming: Floats,
@@ -542,7 +693,7 @@ def _confidence(
             out.append(0.0)
             continue
         alike = float(content[row, at])
-        sure = float(np.interp(alike, (0.3, 0.5, 0.65, 0.8), (0.2, 0.6, 0.85, 0.98)))
+        sure = _by_content(alike)
         margin = 1.0
         for other in range(weight.shape[1]):
             if other == at:
@@ -555,7 +706,7 @@ def _confidence(
             margin = min(margin, loss)
         sure *= float(np.interp(margin, (0.0, 0.05, 0.12), (0.5, 0.75, 1.0)))
         if naming[row, at] >= _SAME_NAME:
-            named = 0.97 if alike >= 0.3 else 0.6 if fresh[row, at] or alike >= 0.15 else 0.0
+            named = _NAMED if alike >= 0.3 else 0.6 if fresh[row, at] or alike >= 0.15 else 0.0
             sure = max(sure, named)
         out.append(sure)
     return out

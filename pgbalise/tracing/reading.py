@@ -127,6 +127,10 @@ def canonical(text: pa.Array, declared: SqlType, format: Format = Format()) -> p
             return pc.utf8_normalize(trimmed, "NFC")
 
 
+ABSURD = 1e100
+"""A number that large is no data, and what is computed from it would overflow."""
+
+
 def quantities(
     text: pa.Array,
     declared: SqlType,
@@ -141,7 +145,7 @@ def quantities(
     match family(declared):
         case "integer" | "decimal":
             numbers = _floats(_plain_numbers(known, format), format)
-            return numbers, np.isfinite(numbers)
+            return numbers, np.abs(numbers) < ABSURD
         case "date":
             units, read = _days(known, format)
             scale = 1.0
@@ -782,7 +786,24 @@ def _counted(text: pa.Array, calendar: str) -> tuple[Integers, Bools]:
 # -------------------------------------------------------------------------------------- inference
 
 
-def infer_format(text: pa.Array, declared: SqlType, like: pa.Array | None = None) -> Format:
+@dataclass(frozen=True)
+class Known:
+    """Stored values that leaked ones are held against."""
+
+    numbers: Floats
+    """As numbers (see `quantities`), sorted."""
+    places: int
+    """Decimals that nearly all of them need no more than (see `decimals`)."""
+
+    @classmethod
+    def of(cls, text: pa.Array, declared: SqlType) -> Known:
+        """Read values as PostgreSQL prints them."""
+        numbers, read = quantities(text, declared)
+        counted = family(declared) in ("integer", "decimal")
+        return cls(np.sort(numbers[read]), decimals(text, Format()) if counted else 0)
+
+
+def infer_format(text: pa.Array, declared: SqlType, like: pa.Array | Known | None = None) -> Format:
     """Return how a column writes its values, told from a sample of it.
 
     ``like``: stored values, as PostgreSQL prints them, of the column that it was mapped to. They
@@ -793,8 +814,8 @@ def infer_format(text: pa.Array, declared: SqlType, like: pa.Array | None = None
     kind = family(declared)
     if kind in ("boolean", "uuid", "text") or like is None:
         return _finished(text, declared, plausible[0], None)
-    stored, known = quantities(like, declared)
-    stored = np.sort(stored[known])
+    known = like if isinstance(like, Known) else Known.of(like, declared)
+    stored = known.numbers
     if not len(stored):
         return _finished(text, declared, plausible[0], None)
     if kind == "date" or kind == "timestamp":
@@ -810,7 +831,7 @@ def infer_format(text: pa.Array, declared: SqlType, like: pa.Array | None = None
             best, closest = form, near
     if kind == "timestamp" and declared.name == "timestamp with time zone":
         best = _zoned(text, declared, best, stored)
-    return _finished(text, declared, best, (like, stored))
+    return _finished(text, declared, best, known)
 
 
 def formats(text: pa.Array, declared: SqlType) -> tuple[Format, ...]:
@@ -917,19 +938,15 @@ def _zoned(text: pa.Array, declared: SqlType, form: Format, stored: Floats) -> F
     return best
 
 
-def _finished(
-    text: pa.Array, declared: SqlType, form: Format, stored: tuple[pa.Array, Floats] | None
-) -> Format:
+def _finished(text: pa.Array, declared: SqlType, form: Format, stored: Known | None) -> Format:
     """Add what only numbers have: their unit, and whether there are decimals."""
     if family(declared) not in ("integer", "decimal"):
         return form
     if stored is not None:
-        like, numbers = stored
-        places = decimals(like, Format())
-        form = replace(form, scale=places if places <= 9 else None)
+        form = replace(form, scale=stored.places if stored.places <= 9 else None)
         leaked, read = quantities(text, declared, form)
         factor, offset = conversion(
-            np.sort(leaked[read]), numbers, decimals(text, form), places, declared
+            np.sort(leaked[read]), stored.numbers, decimals(text, form), stored.places, declared
         )
         form = replace(form, factor=factor, offset=offset)
     leaked, read = quantities(text, declared, form)

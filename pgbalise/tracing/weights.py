@@ -165,12 +165,15 @@ class Model:
             for table, level in zip(tables.weights, levels, strict=True)
         ]
 
-    def likely(self, sheet: Sheet, tables: Tables, row: int, drop: float) -> Ints:
-        """Return the stored rows within ``drop`` of the likeliest for one leaked row."""
+    def likely(self, sheet: Sheet, tables: Tables, row: int, drop: float, most: int) -> Ints:
+        """Return a leaked row's ``most`` likeliest stored rows, within ``drop`` of the first."""
         total: Weights = np.zeros(self.size, np.float32)
         for one, leaked, table in zip(self.comparisons, sheet.leaked, tables.weights, strict=True):
             total += one.spread(leaked[row], table[row])
-        return np.flatnonzero(total >= total.max() - drop)
+        found = np.flatnonzero(total >= total.max() - drop)
+        if len(found) > most:
+            found = found[np.argpartition(-total[found], most)[:most]]
+        return found
 
 
 def first_rates(
