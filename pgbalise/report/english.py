@@ -202,6 +202,7 @@ ENGLISH = {
     "source_text": "The file is compared with the rows as they are stored today. These are"
     " estimates of how much has changed since; changes can hide a source, and cannot make an"
     " innocent recipient look like one.",
+    "source_same": "No change was found.",
     "source_caption": "Estimated changes since the copy was made",
     "what_changed": "What changed",
     "share_changed": "Share",

@@ -294,4 +294,7 @@ def source(report: TraceReport, write: Writer) -> str:
             head = "" if index else name_of(change.relation)
             cells = (head, what, write.share(share))
             rows.append(row(columns, cells, header=None if index else 0))
-    return f"<p>{words['source_text']}</p>\n" + table(words["source_caption"], columns, rows)
+    text = f"<p>{words['source_text']}</p>\n"
+    if not rows:
+        return text + f"<p>{words['source_same']}</p>"
+    return text + table(words["source_caption"], columns, rows)

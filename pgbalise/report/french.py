@@ -207,6 +207,7 @@ FRENCH = {
     "source_text": "Le fichier est comparé aux lignes telles qu’elles sont enregistrées"
     " aujourd’hui. Voici une estimation de ce qui a changé entre-temps ; ces changements peuvent"
     " cacher une source, ils ne peuvent pas faire passer un innocent pour une source.",
+    "source_same": "Aucun changement n’a été trouvé.",
     "source_caption": "Changements estimés depuis que la copie a été faite",
     "what_changed": "Changement",
     "share_changed": "Part",
