@@ -141,6 +141,8 @@ def trace(
         print_json(answer(found))
     else:
         out.print(verdict_panel(found))
+        if any(one.by in ("content", "given") for t in found.tables for one in t.columns):
+            out.print(mapping_panel(found.tables))
         if report is not None:
             out.print(f"report: {report}", soft_wrap=True)
     raise typer.Exit(0 if found.verdict.accused else 1)
