@@ -48,7 +48,7 @@ from pgbalise.session import connect
 from pgbalise.trace import Marking, Progress, Trace, matched, silent, trace
 from pgbalise.tracing.alignment import CarrierEvidence as Compared
 from pgbalise.tracing.noise import NoiseModel
-from pgbalise.tracing.reading import Format
+from pgbalise.tracing.written import Format
 
 if TYPE_CHECKING:
     import pyarrow as pa

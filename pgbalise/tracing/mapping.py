@@ -23,21 +23,18 @@ from numpy.typing import NDArray
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.types import SqlType
 from pgbalise.tracing.glance import LEAKED_VALUES, STORED_VALUES, Glance, Glances
-from pgbalise.tracing.reading import (
-    Family,
-    Format,
+from pgbalise.tracing.inference import (
     Known,
-    canonical,
     conversion,
     decimals,
     divergence,
-    family,
     formats,
     infer_format,
     quantile_sketch,
-    quantities,
     readable,
 )
+from pgbalise.tracing.reading import canonical, quantities
+from pgbalise.tracing.written import Family, Format, family
 
 Floats = NDArray[np.float64]
 

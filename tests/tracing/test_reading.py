@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from pgbalise.marking.policy import Carrier, parse_policy
 from pgbalise.marking.types import SqlType
-from pgbalise.tracing.reading import Format, canonical, infer_format, seen_units
+from pgbalise.tracing.inference import infer_format
+from pgbalise.tracing.reading import canonical, seen_units
+from pgbalise.tracing.written import Format
 
 MONTHS = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre"
 
