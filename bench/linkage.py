@@ -1,19 +1,18 @@
 """Leaked rows found again without a key: how many, how surely, how fast.
 
-``python -m bench linkage --source FILE`` (or its folder) damages rows of the UCI Adult census
-(``adult.data``, 32,561 rows of 15 columns, CC BY 4.0) and links them. The scale figures need no
-file: ``python -m bench linkage_scale``.
+``python -m bench linkage`` damages rows of the UCI Adult census (32,561 rows of 15 columns, CC BY
+4.0) and links them. The scale figures are ``python -m bench linkage_scale``.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import process_time
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.adult import rows as rows_of_adult
 from pgbalise.tracing.linkage import Cells, Field, Linker
 
 SURE = 0.9
@@ -35,14 +34,9 @@ CASES = (
 )
 
 
-def measure(source: Path) -> list[dict[str, Any]]:
+def measure() -> list[dict[str, Any]]:
     """Return one entry per figure: name, value, unit, bar, holds, how."""
-    path = source / "adult.data" if source.is_dir() else source
-    if not path.exists():
-        # a run of all measures may have been given another measure's files
-        print("  no adult.data there: left out")
-        return []
-    fields = read_adult(path)
+    fields = census()
     entries = []
     for kind, rate, rows, weighed in CASES:
         used = fields if weighed else [f for n, f in enumerate(fields) if n != WEIGHT]
@@ -93,11 +87,10 @@ def _entry(
     }
 
 
-def read_adult(path: Path) -> list[Field]:
-    """Return the columns of ``adult.data``."""
-    lines = [line.split(", ") for line in path.read_text("utf-8").splitlines() if line.strip()]
+def census() -> list[Field]:
+    """Return the columns of Adult."""
     fields = []
-    for number, column in enumerate(zip(*lines, strict=True)):
+    for number, column in enumerate(zip(*rows_of_adult(), strict=True)):
         there = np.ones(len(column), np.bool_)
         if number in NUMBERS:
             values = np.array(column, np.float64)

@@ -282,8 +282,11 @@ def test_what_cannot_be_written_is_told_before_any_work(keys: Path) -> None:
         publication(keys / "x.html", "de")
     with pytest.raises(InvalidKey):
         publication(keys / "x.html", "en", keys / "missing")
+    with pytest.raises(InvalidInput, match="no such folder"):
+        publication(keys / "no" / "x.html", "en")
+    (keys / "taken.html").mkdir()
     with pytest.raises(InvalidInput, match="cannot be written"):
-        publication(keys / "no" / "x.html", "en").write(case(), NOW)
+        publication(keys / "taken.html", "en").write(case(), NOW)
 
 
 def test_checking_needs_neither_database_nor_data_frames(
