@@ -65,7 +65,7 @@ def test_report_as_json_contains_the_verdict_as_trace_prints_it() -> None:
     assert document["verdict"] == json.loads(json.dumps(REPORT.verdict.as_dict()))
     assert document["created_at"] == "2026-06-07T14:03:00+00:00"
     assert document["files"] == [
-        {"name": "dump.csv", "sha256": "ab" * 32, "size": 1234, "rows": 100}
+        {"name": "dump.csv", "sha256": "ab" * 32, "size": 1234, "rows": 100, "skipped": []}
     ]
     assert document["tables"][0]["columns"][1]["leak_column"] == "x"
     assert document["carriers"][0]["agreeing"] == 70
