@@ -78,7 +78,8 @@ _SQL: Final = re.compile(
 )
 _JSON: Final = re.compile(rb'\s*+(?:\{\s*+(?:"|\}|$)|\[\s*+(?:[\[{"\]\d-]|true|false|null|$))')
 _MARKUP: Final = re.compile(rb"\s*+<(?:[?!]|[A-Za-z][\w:.-]*[\s>/])")
-_CONTROLS: Final = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x1a\x1b") | {127})
+# DEL is not among them: JSON writes it as it is
+_CONTROLS: Final = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x1a\x1b"))
 _UTF16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 

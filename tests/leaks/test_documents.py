@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgbalise.leaks import open_leak
@@ -93,6 +93,7 @@ def test_what_pandas_writes_comes_back(orient: str, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example([{"id": 0, "nom": None}, {"id": 0, "nom": "\x7f" * 9}], False, False)
 @given(
     st.lists(
         st.fixed_dictionaries({"id": st.integers(), "nom": st.none() | st.text(max_size=9)}),
