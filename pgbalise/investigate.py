@@ -14,6 +14,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pgbalise import __version__
 from pgbalise.align import SAMPLE_ROWS, Alignment, Source
 from pgbalise.catalog import columns
@@ -51,8 +54,6 @@ from pgbalise.tracing.noise import NoiseModel
 from pgbalise.tracing.written import Format
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from pgbalise.session import PsycopgSession, Session
 
 _WORTH_SAYING = 0.01
@@ -162,6 +163,11 @@ class StoredRelation(Source):
 
     def having(self, keys: pa.Table) -> pa.Table:
         """Return the rows with these keys."""
+        for at, name in enumerate(keys.column_names):
+            # no text of PostgreSQL's has this character, and it refuses to be asked for one
+            never = pc.match_substring(keys.column(at), "\0")
+            text = pc.if_else(never, pa.scalar(None, pa.string()), keys.column(at))
+            keys = keys.set_column(at, name, text)
         return stored_rows(self._session, self._relation, list(self.types), keys)
 
     def everything(self) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from pgbalise.catalog import columns as catalog_columns
-from pgbalise.errors import InvalidLeak
+from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import copied_rows, mark
 from pgbalise.investigate import markings
 from pgbalise.marking.keys import MasterKey
@@ -190,3 +190,56 @@ def test_of_several_epochs_and_policies_nobody_innocent_is_named() -> None:
     assert named >= 7
     values = np.array(innocent)
     assert values.mean() <= 1 + 4 * values.std() / np.sqrt(len(values))
+
+
+def small(key: dict[str, str]) -> dict[str, Any]:
+    carrier = {"v": {"type": "integer", "quantum": "1"}}
+    return {"relation": {"h.p": {"key": key, "carrier": carrier}}}
+
+
+def test_policies_that_know_rows_by_different_keys_are_both_tried() -> None:
+    rng = np.random.default_rng(5)
+    stored = pa.table({"id": range(800), "day": range(800), "v": rng.integers(100, 900, 800)})
+    text = pa.table({name: stored[name].cast(pa.string()) for name in stored.column_names})
+    names, key = [f"r{n}" for n in range(10)], MasterKey(bytes(32))
+    policies = [
+        parse_policy(small(columns))
+        for columns in ({"id": "integer"}, {"id": "integer", "day": "integer"})
+    ]
+    markings = [Marking(one, one.relations[0], key, text, names) for one in policies]
+    for policy in policies:
+        copy = mark(stored, policy, "r3", key)
+        leak = pa.table({name: copy[name].cast(pa.string()) for name in copy.column_names})
+        found = trace(leak, markings, alpha=ALPHA)
+        assert found.verdict.accused == ["r3"]
+        assert found.marking.policy is policy
+
+
+def test_whoever_got_one_relation_only_is_judged_by_it() -> None:
+    rng = np.random.default_rng(6)
+    key = MasterKey(bytes(32))
+    body = small({"id": "integer"})["relation"]["h.p"]
+    policy = parse_policy({"relation": {"h.p": body, "h.q": body}})
+    markings, leaks = [], []
+    for relation, names in zip(policy.relations, (["a", "b"], ["b", "c"]), strict=True):
+        stored = pa.table({"id": range(900), "v": rng.integers(100, 900, 900)})
+        text = pa.table({name: stored[name].cast(pa.string()) for name in ("id", "v")})
+        markings.append(Marking(policy, relation, key, text, names))
+        copy = mark(stored, policy, names[-1], key, relation=relation.qualified)
+        leaks.append(pa.table({name: copy[name].cast(pa.string()) for name in ("id", "v")}))
+    markings.append(Marking(policy, policy.relations[0], key, markings[0].stored, []))
+    assert trace(leaks[1], markings, alpha=ALPHA).verdict.accused == ["c"]
+    found = trace(leaks[0], markings, alpha=ALPHA).verdict
+    assert (found.accused, found.recipients) == (["b"], 3)
+
+
+def test_columns_told_that_no_table_or_relation_has_are_refused() -> None:
+    policy = parse_policy(small({"id": "integer"}))
+    text = pa.table({"id": ["1", "2"], "v": ["100", "200"]})
+    markings = [Marking(policy, policy.relations[0], MasterKey(bytes(32)), text, ["a"])]
+    for told, complaint in (
+        ({"colour": "v"}, "the leak has no column colour.*it has id, v"),
+        ({"v": "colour"}, "no relation has a column colour.*try id, v"),
+    ):
+        with pytest.raises(InvalidInput, match=complaint):
+            trace(text, markings, alpha=ALPHA, given=told)
