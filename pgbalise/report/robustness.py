@@ -355,7 +355,7 @@ def _bar(one: Estimate, y: int, write: _Write) -> str:
     return (
         f'<text x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">'
         f"{escape(write.label(one))}</text>{bar}"
-        f'<text class="value" x="{_RIGHT + 12}" y="{y + 14}">{said}</text>\n'
+        f'<text x="{_LEFT + 6 if lost else _RIGHT + 12}" y="{y + 14}">{said}</text>\n'
     )
 
 
@@ -421,7 +421,7 @@ def _curves(study: Study, write: _Write) -> str:
     )
 
 
-def _cut(text: str, most: int = 34) -> str:
+def _cut(text: str, most: int = 36) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -539,5 +539,5 @@ _STYLE = """
 .plot .c1 { stroke: var(--named); } .plot .c2 { stroke: var(--c2); }
 .plot .c3 { stroke: var(--c3); } .plot .c4 { stroke: var(--c4); }
 .plot .key { font-size: 11.5px; }
-tbody th, td { white-space: nowrap; }
+td { white-space: nowrap; }
 """
