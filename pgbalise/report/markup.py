@@ -39,6 +39,17 @@ class Numbers:
         text = f"{number:.{places}f}".replace("-", "−")
         return text.replace(".", ",") if self.language == "fr" else text
 
+    def probability(self, value: float) -> str:
+        """Write a probability: 0.05 as it is, small ones as a multiple of a power of ten."""
+        if value >= 1e-3:
+            text = f"{value:.6f}".rstrip("0")
+            return text.replace(".", ",") if self.language == "fr" else text
+        exponent = floor(log10(value) + 1e-9)
+        mantissa = f"{10.0 ** (log10(value) - exponent):.2f}".rstrip("0").rstrip(".")
+        mantissa = mantissa.replace(".", ",") if self.language == "fr" else mantissa
+        power = "10^{−" + str(-exponent) + "}"
+        return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
+
 
 @dataclass(frozen=True)
 class Writer(Numbers):
@@ -68,17 +79,6 @@ class Writer(Numbers):
         """Write 10^log, the exponent rounded down."""
         places = exponent_places(self.verdict)
         return "10^{" + self.decimal(round_down(log, places), places) + "}"
-
-    def probability(self, value: float) -> str:
-        """Write a probability: 0.05 as it is, small ones as a multiple of a power of ten."""
-        if value >= 1e-3:
-            text = f"{value:.6f}".rstrip("0")
-            return text.replace(".", ",") if self.language == "fr" else text
-        exponent = floor(log10(value) + 1e-9)
-        mantissa = f"{10.0 ** (log10(value) - exponent):.2f}".rstrip("0").rstrip(".")
-        mantissa = mantissa.replace(".", ",") if self.language == "fr" else mantissa
-        power = "10^{−" + str(-exponent) + "}"
-        return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
 
     def odds(self, log: float) -> str:
         """Write 10^log, log >= 0, as the x of "1 in x", rounded down: no chance is understated."""

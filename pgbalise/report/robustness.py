@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgbalise.report.case import visible
-from pgbalise.report.markup import Column, Numbers, facts, page, row, section, spaced, table
+from pgbalise.report.markup import Column, Numbers, facts, page, raised, row, section, spaced, table
 from pgbalise.report.robustness_words import ATTACKS, STRENGTHS, WORDS
 from pgbalise.report.style import STYLE
 from pgbalise.report.words import Language
@@ -62,12 +62,12 @@ class _Write(Numbers):
         strength = self.strength(estimate)
         return f"{self.attack(estimate)} ({strength})" if strength else self.attack(estimate)
 
-    def rows(self, estimate: Estimate) -> str:
+    def rows(self, estimate: Estimate, more: str = "more") -> str:
         """Write the rows that an attack makes necessary; nothing if they were not looked for."""
         needed = estimate.rows_for()
         if needed is not None:
             return self.count(needed)
-        return self.word("more", most=self.count(estimate.most)) if estimate.sizes else ""
+        return self.word(more, most=self.count(estimate.most)) if estimate.sizes else ""
 
     def label(self, estimate: Estimate) -> str:
         parts = [self.what(estimate)]
@@ -191,6 +191,11 @@ def _ratio(before: Estimate, after: Estimate) -> float:
     return new / old if old is not None else 0.0
 
 
+def _lost(one: Estimate) -> bool:
+    """Whether not one leak could be traced."""
+    return one.not_traced == len(one.trials)
+
+
 def summary(study: Study) -> RenderableType:
     """Return a study as a table for a terminal, and what it means."""
     write = _Write("en")
@@ -205,9 +210,7 @@ def summary(study: Study) -> RenderableType:
             shown.add_section()
         kind = one.setting.attack.kind
         low, high = one.interval
-        lost = one.not_traced == len(one.trials)
-        needed = one.rows_for()
-        more = f"> {one.most:,}" if one.sizes is not None else ""
+        lost = _lost(one)
         shown.add_row(
             write.attack(one),
             write.strength(one),
@@ -215,7 +218,7 @@ def summary(study: Study) -> RenderableType:
             "not traced" if lost else write.share(one.detection),
             "" if lost else f"{100 * low:.0f}–{100 * high:.0f}%",
             "" if lost else write.share(one.all_named),
-            more if needed is None else f"{needed:,}",
+            write.rows(one, "most"),
             str(one.false_accusations),
         )
     about = Text(
@@ -262,7 +265,7 @@ def _masthead(study: Study, write: _Write) -> str:
     entries = (
         ("relation", f"<code>{escape(visible(study.relation))}</code>"),
         ("recipients", write.count(study.recipients)),
-        ("alpha", write.short(study.alpha)),
+        ("alpha", raised(write.probability(study.alpha))),
         (
             "copies",
             write.word(
@@ -339,7 +342,7 @@ def _x(share: float) -> float:
 
 def _bar(one: Estimate, y: int, write: _Write) -> str:
     low, high = one.interval
-    lost = one.not_traced == len(one.trials)
+    lost = _lost(one)
     said = write.word("not_traced").lower() if lost else write.share(one.detection)
     width = _x(one.detection) - _LEFT
     bar = (
@@ -350,9 +353,9 @@ def _bar(one: Estimate, y: int, write: _Write) -> str:
         f'M{_x(low):.1f} {y + 7}v6M{_x(high):.1f} {y + 7}v6"/>'
     )
     return (
-        f'<text class="name" x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">'
+        f'<text x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">'
         f"{escape(write.label(one))}</text>{bar}"
-        f'<text class="value" x="{_RIGHT + 12}" y="{y + 14}">{said}</text>\n'
+        f'<text x="{_LEFT + 6 if lost else _RIGHT + 12}" y="{y + 14}">{said}</text>\n'
     )
 
 
@@ -418,7 +421,7 @@ def _curves(study: Study, write: _Write) -> str:
     )
 
 
-def _cut(text: str, most: int = 34) -> str:
+def _cut(text: str, most: int = 36) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -441,23 +444,27 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> 
 def _all_figures(study: Study, write: _Write) -> str:
     names = (
         "attack", "thieves", "detected", "interval", "recall", "all_named", "rows_needed",
-        "wronged", "not_traced",
+        "wronged",
     )  # fmt: skip
     head = [write.word(name) for name in names]
     rows = []
     for one in study.estimates:
-        low, high = one.interval
+        low, high = (write.decimal(100 * share, 0) for share in one.interval)
+        known = [
+            write.share(one.detection),
+            f"{low}–{high}",
+            write.share(one.recall),
+            write.share(one.all_named),
+        ]
+        if _lost(one):
+            known = [write.word("not_traced").lower(), *["–"] * 3]
         rows.append(
             [
                 escape(write.what(one)),
                 write.count(one.setting.colluders),
-                write.share(one.detection),
-                f"{write.decimal(100 * low, 0)}–{write.decimal(100 * high, 0)}",
-                write.share(one.recall),
-                write.share(one.all_named),
-                write.rows(one) or "–",
+                *known,
+                escape(write.rows(one, "most")) or "–",
                 write.count(one.false_accusations),
-                write.count(one.not_traced),
             ]
         )
     caption = write.word(
@@ -497,11 +504,13 @@ def _variants(study: Study, write: _Write) -> str:
     compared = study.variants[0].estimates
     before = {id_of(e): e for e in study.estimates}
     head = [write.word("change"), *(escape(write.what(e)) for e in compared)]
-    rows = [[write.word("as_is"), *(write.rows(before[id_of(e)]) for e in compared)]]
+    rows = [
+        [write.word("as_is"), *(escape(write.rows(before[id_of(e)], "most")) for e in compared)]
+    ]
     rows += [
         [
             write.word(variant.change, factor=write.short(variant.factor)),
-            *(write.rows(e) for e in variant.estimates),
+            *(escape(write.rows(e, "most")) for e in variant.estimates),
         ]
         for variant in study.variants
     ]
@@ -530,5 +539,5 @@ _STYLE = """
 .plot .c1 { stroke: var(--named); } .plot .c2 { stroke: var(--c2); }
 .plot .c3 { stroke: var(--c3); } .plot .c4 { stroke: var(--c4); }
 .plot .key { font-size: 11.5px; }
-tbody th, td { white-space: nowrap; }
+td { white-space: nowrap; }
 """

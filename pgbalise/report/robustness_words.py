@@ -54,6 +54,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "twice": "Twice",
         "times": "{factor} times",
         "more": "more than {most}",
+        "most": "> {most}",
         "detection_title": "How often a thief is named",
         "detection_caption": "Share of {trials} leaks of {rows} rows in which at least one thief is"
         " named. The thin line is the 95% interval.",
@@ -156,6 +157,7 @@ WORDS: dict[Language, dict[str, str]] = {
         "twice": "doublée",
         "times": "× {factor}",
         "more": "plus de {most}",
+        "most": "> {most}",
         "detection_title": "Combien de fois un voleur est désigné",
         "detection_caption": "Part des {trials} fuites de {rows} lignes où au moins un voleur est"
         " désigné. Le trait fin est l’intervalle à 95 %.",
