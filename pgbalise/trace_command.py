@@ -24,6 +24,7 @@ from pgbalise.command import (
     working,
 )
 from pgbalise.errors import InvalidInput
+from pgbalise.tracing.decision import threshold_log10
 
 if TYPE_CHECKING:
     from pgbalise.report.case import TraceReport
@@ -110,6 +111,7 @@ def trace(
     from pgbalise.report.plain import to_plain
     from pgbalise.report.text import mapping_panel, verdict_panel
 
+    threshold_log10(1, alpha)
     target = None
     if report is not None:
         from pgbalise.report.publish import publication
