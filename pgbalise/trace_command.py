@@ -24,7 +24,6 @@ from pgbalise.command import (
     working,
 )
 from pgbalise.errors import InvalidInput
-from pgbalise.tracing.decision import threshold_log10
 
 if TYPE_CHECKING:
     from pgbalise.report.case import TraceReport
@@ -110,6 +109,7 @@ def trace(
     from pgbalise.investigate import Question, investigate, mapped
     from pgbalise.report.plain import to_plain
     from pgbalise.report.text import mapping_panel, verdict_panel
+    from pgbalise.tracing.decision import threshold_log10
 
     threshold_log10(1, alpha)
     target = None
