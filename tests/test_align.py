@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -282,3 +283,11 @@ def test_hostile_cells_end_in_a_verdict(ward: Ward, value: str) -> None:
             spoilt = spoilt.set_column(at, leak.column_names[at], pa.array(cells))
         found = trace(spoilt, [ward.markings["patient"]], alpha=ALPHA)
         assert set(found.verdict.accused) <= {"role_17"}
+
+
+def test_rows_that_are_all_alike_take_neither_memory_nor_time(ward: Ward) -> None:
+    alike = InMemory(pa.table({"sex": ["F"] * 30_000, "weight_kg": ["70"] * 30_000}))
+    start = time.process_time()
+    found = trace([alike], [ward.markings["patient"]], alpha=ALPHA)
+    assert time.process_time() - start < 10
+    assert found.verdict.rows_aligned == 0

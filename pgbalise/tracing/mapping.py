@@ -125,13 +125,14 @@ class Shortlist:
         for column in sample.columns:
             like = self._glances.likeness(column.glance)
             if sample.named:
-                like[self._names.get("".join(_words(column.name)), [])] = 1.0
+                same = self._names.get("".join(_words(column.name)), [])
+                like[same] = (1 + like[same]) / 2
             score[there] += np.maximum.reduceat(like * self._entropy, starts[there])
         best = np.argsort(-score, kind="stable")[:_WORTH_COMPARING]
         return [int(n) for n in best if score[n] >= _WORTH_A_LOOK * score[best[0]]]
 
 
-_WORTH_COMPARING = 4
+_WORTH_COMPARING = 6
 _WORTH_A_LOOK = 0.2
 _PAIRS = 2_500
 _BEST_PAIRS = 24
@@ -180,16 +181,18 @@ def map_sample(
     fresh = np.array(
         [[_fresh_key(leaked[row], kept[at]) for at in free] for row in free_rows], np.bool_
     ).reshape(content.shape)
+    believed = content.copy()
     for row, at in np.argwhere((naming >= _EQUAL_NAME) & (content < _UNCONTRADICTED) & ~fresh):
         # the rows of one ward or one month need not look like the others
         rivals = np.delete(content[row], at).max(initial=0.0), np.delete(content[:, at], row)
         if max(rivals[0], rivals[1].max(initial=0.0)) < _CONTRADICTED and _legible(
             leaked[free_rows[row]], kept[free[at]]
         ):
-            content[row, at] = _UNCONTRADICTED
-    weight = _weight(content, naming, fresh)
+            believed[row, at] = _UNCONTRADICTED
+    weight = _weight(believed, naming, fresh)
     picked = assign(weight - _WORTH)
-    sure = _confidence(content, naming, fresh, weight, picked)
+    sure = _confidence(believed, naming, fresh, weight, picked)
+    agreement = dict.fromkeys(range(len(leaked)), 1.0)
     mapped: dict[int, tuple[_Stored | None, float, Literal["name", "content", "given", "none"]]]
     mapped = dict.fromkeys(range(len(leaked)), (None, 0.0, "none"))
     for here, (row, at, confidence) in enumerate(zip(free_rows, picked, sure, strict=True)):
@@ -198,8 +201,10 @@ def map_sample(
             column = kept[free[at]] if confidence >= _LIKELY else None
             by: Literal["name", "content", "none"] = "name" if found else "content"
             mapped[row] = (column, confidence, by if column else "none")
+            agreement[row] = _by_content(float(content[here, at]))
     for row, (at, alike) in agreed.items():
         mapped[row] = (kept[at], max(_NAMED, _by_content(alike)), "name")
+        agreement[row] = _by_content(alike)
     for row, one in enumerate(leaked):
         if one.name in chosen:
             wanted = chosen[one.name]
@@ -210,7 +215,8 @@ def map_sample(
         form = Format()
         if column is not None:
             form = infer_format(leaked[row].text, column.type, column.known)
-            score += confidence * column.entropy
+            # of relations whose columns have the same names, content tells which it is
+            score += confidence * (1 + agreement[row]) / 2 * column.entropy
             bits += column.entropy
         columns.append(
             MappedColumn(
@@ -292,7 +298,7 @@ def _plausible(
             for here, row in enumerate(rows):
                 if "".join(_words(leaked[row].name)) == called:
                     like[here, at] += 1.0
-    best = np.argsort(-like, axis=0, kind="stable")[: max(_BEST_PAIRS, _PAIRS // len(free))]
+    best = np.argsort(-like, axis=0, kind="stable")[:_BEST_PAIRS]
     return [rows[here] for here in np.unique(best)]
 
 

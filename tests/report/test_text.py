@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from pgbalise.report.case import LeakedTable, TraceReport
+from pgbalise.report.case import LeakedTable, LeakFile, TraceReport
 from pgbalise.report.text import verdict_panel
 from pgbalise.tracing.decision import Verdict, decide
 
@@ -74,20 +74,23 @@ def test_facts_are_there() -> None:
         assert fact in text
 
 
-def test_report_adds_its_relation() -> None:
+def test_report_adds_its_relation_and_what_it_lacks() -> None:
     report = TraceReport(
         verdict=verdict([41.37, 0.0]),
         database="dpi",
         epoch=1,
-        files=(),
-        tables=(LeakedTable("dump.csv", "public.lab_result", 12408, 12391, columns=()),),
+        files=(LeakFile("a.zip", "ab" * 32, 9, 12408, ("a.zip: b.bin is a picture",)),),
+        tables=(LeakedTable("dump.csv", "public.lab_result", 12408, 12391, doubtful=True),),
         carriers=(),
         noise=(),
         key_fingerprint="0" * 16,
         versions={},
         created_at=datetime(2026, 6, 7, tzinfo=UTC),
     )
-    assert "public.lab_result" in shown(report)
+    text = " ".join(shown(report).split())
+    assert "public.lab_result" in text
+    assert "dump.csv: its columns may not tell one row from another" in text
+    assert "not read: a.zip: b.bin is a picture" in text
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

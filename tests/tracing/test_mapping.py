@@ -16,10 +16,13 @@ from pgbalise.demo.cohort import build_cohort
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.types import SqlType
 from pgbalise.tracing.mapping import (
+    LeakSample,
+    Shortlist,
     StoredColumn,
     TableMapping,
     assign,
     map_columns,
+    map_sample,
     name_likeness,
 )
 
@@ -299,3 +302,49 @@ def test_sixty_columns_are_assigned_to_sixty_at_once() -> None:
     picked = assign(value)
     assert time.process_time() - start < 1
     assert sorted(picked) == list(range(60))
+
+
+def lookalike(seed: int) -> list[StoredColumn]:
+    """A relation of which there are others with the same names and types."""
+    rng = np.random.default_rng(seed)
+    columns = {
+        "id": ("bigint", map(str, range(1, 3_001))),
+        "code": ("text", (f"{chr(65 + seed)}{n}" for n in rng.integers(0, 60, 3_000))),
+        "amount": ("numeric(6,1)", (f"{x:.1f}" for x in rng.gamma(2, 10 + 9 * seed, 3_000))),
+        "day": ("date", map(str, np.datetime64("1990-01-01") + rng.integers(0, 9_000, 3_000))),
+        "owner": ("text", (f"P{n}" for n in rng.integers(0, 4_000, 3_000) + 2_000 * seed)),
+    }  # fmt: skip
+    return [
+        StoredColumn(name, SqlType.parse(declared), pa.array(values))
+        for name, (declared, values) in columns.items()
+    ]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_of_many_relations_of_the_same_columns_the_right_one_is_found(named: bool) -> None:
+    relations = [lookalike(seed) for seed in range(20)]
+    shortlist = Shortlist(relations)
+    for right in (0, 7, 19):
+        leak = rows(relations[right], np.random.default_rng(right))
+        if not named:
+            leak = leak.rename_columns([f"column {n}" for n in range(leak.num_columns)])
+        sample = LeakSample(leak, named)
+        worth = shortlist.of(sample)
+        assert len(worth) < 10
+        score = {number: map_sample(sample, relations[number]).score for number in worth}
+        assert max(score, key=score.__getitem__) == right
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_few_columns_are_found_among_hundreds_of_others(
+    relations: Relations, named: bool
+) -> None:
+    stored = relations["patient"]
+    rng = np.random.default_rng(13)
+    leak = rows(stored, rng)
+    wide = {f"x{n}": pa.array([str(v) for v in rng.integers(0, 999, 300)]) for n in range(500)}
+    wide |= {f"y {name}": leak.column(name).combine_chunks() for name in leak.column_names}
+    found = map_columns(pa.table(wide), named, stored)
+    mapped = {m.leak_column: m.column for m in found.columns if m.column is not None}
+    right = sum(mapped.get(f"y {name}") == name for name in leak.column_names)
+    assert right >= (13 if named else 10)
