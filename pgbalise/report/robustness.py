@@ -308,7 +308,7 @@ def _figure(svg: str, caption: str) -> str:
     return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>\n"
 
 
-_WIDTH, _LEFT, _RIGHT, _LINE = 720, 300, 640, 21
+_WIDTH, _LEFT, _RIGHT, _LINE = 720, 316, 656, 21
 
 
 def _bars(study: Study, write: _Write) -> str:
@@ -354,7 +354,7 @@ def _bar(one: Estimate, y: int, write: _Write) -> str:
     )
     return (
         f'<text x="{_LEFT - 10}" y="{y + 14}" text-anchor="end">'
-        f"{escape(write.label(one))}</text>{bar}"
+        f"{escape(_cut(write.label(one), 46))}</text>{bar}"
         f'<text x="{_LEFT + 6 if lost else _RIGHT + 12}" y="{y + 14}">{said}</text>\n'
     )
 
@@ -421,7 +421,7 @@ def _curves(study: Study, write: _Write) -> str:
     )
 
 
-def _cut(text: str, most: int = 36) -> str:
+def _cut(text: str, most: int = 34) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -539,5 +539,6 @@ _STYLE = """
 .plot .c1 { stroke: var(--named); } .plot .c2 { stroke: var(--c2); }
 .plot .c3 { stroke: var(--c3); } .plot .c4 { stroke: var(--c4); }
 .plot .key { font-size: 11.5px; }
+.wide tbody th { min-width: 12.5rem; }
 td { white-space: nowrap; }
 """
