@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import Entry, instant
-from pgbalise.registry.store import Draft, append, lock, problems, stored_entry
+from pgbalise.registry.store import Draft, append, lock, problems, snapshot, stored_entry
 from pgbalise.tracing.decision import spend
 
 State = Literal["done", "running", "lost"]
@@ -219,7 +219,7 @@ def reopen_case(registry: sa.Connection, number: int, reason: str, at: datetime)
 
 def cases(registry: sa.Connection) -> list[Case]:
     """Return every case, the oldest first, without its history."""
-    with problems(), registry.begin():
+    with problems(), snapshot(registry):
         rows = registry.execute(
             sa.select(tables.investigation).order_by(tables.investigation.c.investigation_id)
         ).all()
@@ -228,7 +228,7 @@ def cases(registry: sa.Connection) -> list[Case]:
 
 def case(registry: sa.Connection, number: int) -> Case:
     """Return a case with all that the registry has of it; raise InvalidInput if there is none."""
-    with problems(), registry.begin():
+    with problems(), snapshot(registry):
         found = _case(registry, case_row(registry, number))
         return Case(**{**vars(found), "history": tuple(_history(registry, found))})
 
