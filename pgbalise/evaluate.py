@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import reduce
 from multiprocessing import get_context
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pgbalise.catalog import columns, relation_info, sample
-from pgbalise.errors import InvalidInput, InvalidPolicy
+from pgbalise.errors import EnvironmentProblem, InvalidInput, InvalidPolicy
 from pgbalise.fit import fit_columns
 from pgbalise.investigate import StoredRelation
 from pgbalise.tracing.robustness import (
@@ -98,7 +99,10 @@ _rehearsals: list[Rehearsal] = []
 
 
 def side_by_side(plan: Plan, tasks: Sequence[Task], few: int = _FEW_TRIALS) -> Iterable[Estimate]:
-    """Make estimates in as many processes as there are processors, unless there are ``few``."""
+    """Make estimates in as many processes as there are processors, unless there are ``few``.
+
+    Raises EnvironmentProblem when something killed one of them.
+    """
     workers = min(os.cpu_count() or 1, len(tasks))
     if workers < 2 or sum(task.trials for task in tasks) < few:
         yield from in_turn(plan, tasks)
@@ -106,7 +110,12 @@ def side_by_side(plan: Plan, tasks: Sequence[Task], few: int = _FEW_TRIALS) -> I
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_prepare, initargs=(plan,)
     ) as pool:
-        yield from pool.map(_estimate, tasks)
+        try:
+            yield from pool.map(_estimate, tasks)
+        except BrokenProcessPool:
+            raise EnvironmentProblem(
+                "a process of this evaluation was killed", hint="for lack of memory? lower --sample"
+            ) from None
 
 
 def _prepare(plan: Plan) -> None:
