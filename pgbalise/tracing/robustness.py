@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pgbalise.align import joined, spread
+from pgbalise.align import Source, joined, spread
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.marking.cells import carrier_secret, select
@@ -370,7 +370,7 @@ def _marks(
     return _Marks(carrier.column, position, bit, moved)
 
 
-class _Stored:
+class _Stored(Source):
     """The rows that leaks are traced against; reading them from memory takes no time."""
 
     def __init__(
