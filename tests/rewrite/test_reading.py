@@ -458,7 +458,7 @@ def test_any_text_is_decided_or_refused(pieces: list[str], glue: str) -> None:
     found = Door(made)(glue.join(pieces))
     assert isinstance(found, Decision | Refusal)
     if isinstance(found, Decision) and not analysis.readable:
-        assert not re.search(r"\bpatient\b", glue.join(pieces))
+        assert not re.search(r"(?<![\w$])patient(?![\w$])", glue.join(pieces))
 
 
 @given(st.text(max_size=40))
