@@ -105,6 +105,30 @@ ALTER TABLE balise.recipient DROP COLUMN epoch, DROP COLUMN commitment;
 COMMENT ON TABLE balise.recipient IS 'Every recipient ever enrolled';
 COMMENT ON TABLE balise.codeword IS 'Secret: the stored word of each recipient who is not revoked, in the epoch in force';
 
+CREATE TABLE balise.decoy (
+    decoy_id bigserial PRIMARY KEY,
+    role_name name NOT NULL,
+    number integer NOT NULL CHECK (number > 0),
+    mode text NOT NULL CHECK (mode IN ('safe', 'believable')),
+    identity jsonb NOT NULL,
+    spaces jsonb NOT NULL,
+    key jsonb NOT NULL,
+    key_fingerprint text NOT NULL,
+    issued_at timestamptz NOT NULL DEFAULT now(),
+    retired_at timestamptz,
+    UNIQUE (role_name, number)
+);
+COMMENT ON TABLE balise.decoy IS 'Secret: every patient who does not exist, by the recipient it was issued to';
+
+CREATE TABLE balise.decoy_trait (
+    decoy_id bigint NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL,
+    PRIMARY KEY (decoy_id, kind, value)
+);
+CREATE INDEX decoy_trait_value ON balise.decoy_trait (value, kind);
+COMMENT ON TABLE balise.decoy_trait IS 'Secret: by what a decoy is recognised, in canonical form';
+
 -- EXPLAIN's estimates confirmed guesses about the decoys of all recipients
 DO $$
 DECLARE

@@ -9,3 +9,6 @@ SELECT pg_catalog.pg_extension_config_dump('balise.relation_secret', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.recipient', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.codeword', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.decoy', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.decoy_decoy_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.decoy_trait', '');

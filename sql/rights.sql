@@ -33,6 +33,7 @@ GRANT SELECT ON balise.policy, balise.epoch, balise.relation, balise.marked_view
     balise.commitment TO balise_admin, balise_auditor;
 GRANT SELECT ON balise.policy, balise.epoch, balise.relation, balise.marked_view, balise.recipient
     TO balise_proxy;
+GRANT SELECT ON balise.decoy, balise.decoy_trait TO balise_auditor;
 GRANT EXECUTE ON FUNCTION balise.version() TO balise_admin, balise_auditor, balise_proxy;
 GRANT EXECUTE ON FUNCTION balise.decoy_digests(bytea) TO balise_proxy;
 
