@@ -32,6 +32,7 @@ from pgbalise.database import (
     sampled_rows,
     stored_rows,
 )
+from pgbalise.decoybook import issued
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, PgbaliseError
 from pgbalise.leaks import Leak, LeakTable, open_leak
 from pgbalise.marking.keys import MasterKey
@@ -259,6 +260,7 @@ def investigate(
             [*chain.from_iterable(scene.tables)],
             scene.possible,
             alpha=alpha,
+            decoys=issued(scene.session),
             given=question.given,
             progress=progress,
             workers=os.cpu_count() or 1,

@@ -20,6 +20,7 @@ from pgbalise.database import (
     refresh_views,
     revoke,
 )
+from pgbalise.decoybook import issued
 from pgbalise.errors import InvalidInput, InvalidKey, InvalidPolicy, PgbaliseError
 from pgbalise.install import installed
 from pgbalise.keyfile import read_key
@@ -388,7 +389,7 @@ class Functions:
             keys = [self._key(file) for file in key_file.split(":")]
             leaked = self._leak(oid)
             possible, _ = markings(self.session, keys, relation)
-            verdict = trace(leaked, possible, alpha=alpha).verdict
+            verdict = trace(leaked, possible, alpha=alpha, decoys=issued(self.session)).verdict
             check_accused(self.session, possible, verdict.accused)
         return [(v.recipient, v.accused, v.log10_e_value, v.cells) for v in verdict.verdicts]
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from pgbalise.align import Alignment, InMemory, LeakedTable, Piece, Source, StoredTable, spread
+from pgbalise.decoys.issued import IssuedDecoy
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import column_from_arrow, key_from_arrow, one_chunk
 from pgbalise.marking.cells import carrier_secret
@@ -21,6 +24,7 @@ from pgbalise.marking.types import SqlType
 from pgbalise.tracing.alignment import CarrierCells, CarrierEvidence
 from pgbalise.tracing.decision import Verdict, decide, threshold_log10
 from pgbalise.tracing.decoding import Way, decode
+from pgbalise.tracing.decoys import DecoySearch, FoundDecoy, decoy_e_values
 from pgbalise.tracing.mapping import LeakSample, Shortlist, map_sample
 from pgbalise.tracing.reading import seen_units
 from pgbalise.tracing.scoring import Evidence
@@ -94,6 +98,8 @@ class Trace:
     """For each carrier, how many cells agree with the strongest recipient's codeword."""
     rounds: tuple[tuple[str, ...], ...]
     """Who was named in each round of decoding."""
+    decoys: tuple[FoundDecoy, ...] = ()
+    """The decoys that the leak holds."""
 
 
 def trace(
@@ -101,6 +107,7 @@ def trace(
     markings: Sequence[Marking],
     *,
     alpha: float,
+    decoys: Sequence[IssuedDecoy] = (),
     given: Mapping[str, str | None] | None = None,
     progress: Progress = silent,
     workers: int = 1,
@@ -109,20 +116,27 @@ def trace(
 
     ``leak``: tables as `pgbalise.leaks` reads them, or one Arrow table with columns of text. All
     of it is one piece of evidence: what several tables say about one codeword position is taken
-    together. ``given`` says by leaked column what stored column it is, None for none; the others
-    are found by name and content. ``workers``: processes that make codewords when there are very
-    many recipients.
+    together. ``decoys`` are all that were ever issued: those that the leak holds are evidence,
+    whatever table they are in. ``given`` says by leaked column what stored column it is, None for
+    none; the others are found by name and content. ``workers``: processes that make codewords when
+    there are very many recipients.
 
     A recipient's e-value is the mean of those under each policy of each epoch (0 where it was not
     enrolled), for all tables together and, if they are few, for each alone. That is an e-value
     again: not knowing the epoch, or who leaked what, costs at most log10 of their number. Raise
-    InvalidLeak when the leak has no carrier of any relation.
+    InvalidLeak when the leak has no carrier of any relation and no decoy.
     """
     if not any(marking.recipients for marking in markings):
         raise InvalidInput("nobody is enrolled, so nobody can be accused")
     threshold_log10(1, alpha)
     tables = [InMemory(leak)] if isinstance(leak, pa.Table) else list(leak)
-    alignments, ignored = matched(tables, markings, given or {}, progress)
+    search = DecoySearch(decoys)
+    if decoys:
+        progress("looking for decoys")
+        for batch in chain.from_iterable(table.batches() for table in tables):
+            search.look(pa.Table.from_batches([batch]))
+    needed = not search.found()
+    alignments, ignored = matched(tables, markings, given or {}, progress, needed=needed)
     # of files that different people leaked, each one says more alone than all of them together
     alone = len({alignment.table.name for alignment, _ in alignments}) in _ALONE
     cells: dict[_Way, _Cells] = {}
@@ -143,6 +157,7 @@ def trace(
         found,
         tuple(alignment for alignment, _ in alignments),
         ignored,
+        search,
         alpha,
         progress,
         workers,
@@ -179,11 +194,14 @@ def matched(
     markings: Sequence[Marking],
     given: Mapping[str, str | None],
     progress: Progress,
+    *,
+    needed: bool = True,
 ) -> tuple[list[tuple[Alignment, list[Marking]]], tuple[str, ...]]:
     """Find out which relations and columns leaked tables are of.
 
     Returns each leaked table beside each relation that it has carriers of, with the markings of
-    that relation, and the names of tables that have none. Raise InvalidLeak when all are such.
+    that relation, and the names of tables that have none. Raise InvalidLeak when all are such,
+    unless nothing is ``needed``.
     """
     relations = _by_relation(markings)
     _check_given(given, tables, relations)
@@ -196,7 +214,7 @@ def matched(
         found += mine
         if not mine:
             ignored.append(table.name)
-    if not found:
+    if not found and needed:
         names = ", ".join(dict.fromkeys(one.relation.qualified for one in relations))
         raise InvalidLeak(
             f"the leak has none of the carriers of {names}",
@@ -307,6 +325,7 @@ def _judged(
     found: Mapping[_Way, Sequence[tuple[Relation, CarrierEvidence]]],
     alignments: tuple[Alignment, ...],
     ignored: tuple[str, ...],
+    search: DecoySearch,
     alpha: float,
     progress: Progress,
     workers: int,
@@ -329,7 +348,13 @@ def _judged(
             evidence = Evidence.concatenate(part.evidence for _, part in parts)
             ways.append(Way(evidence, thresholds, members, words))
             chosen.append(marking)
-    decoded = decode(ways, len(everyone), threshold_log10=threshold_log10(len(everyone), alpha))
+    decoys = search.found()
+    decoded = decode(
+        ways,
+        len(everyone),
+        threshold_log10=threshold_log10(len(everyone), alpha),
+        beside_log10=decoy_e_values(decoys, search.decoys, everyone),
+    )
     strongest = int(decoded.log10_e_value.argmax())
     way = int(decoded.best[strongest])
     winner = chosen[way]
@@ -339,12 +364,14 @@ def _judged(
     for one in alignments:
         read[one.table.name] = max(read.get(one.table.name, 0), one.read)
         aligned[one.table.name] = max(aligned.get(one.table.name, 0), one.aligned)
+    per_recipient = Counter(one.decoy.recipient for one in decoys)
     verdict = decide(
         everyone,
         decoded.log10_e_value,
         decoded.agreeing,
+        np.array([per_recipient[name] for name in everyone], np.int64),
         alpha=alpha,
-        rows_read=sum(read.values()),
+        rows_read=sum(read.values()) or search.rows,
         rows_aligned=sum(aligned.values()),
         cells_marked=sum(part.marked for _, part in parts),
         cells_used=sum(len(part.evidence) for _, part in parts),
@@ -359,6 +386,7 @@ def _judged(
         tuple(parts),
         tuple(_agreeing(part.evidence, bits) for _, part in parts),
         tuple(tuple(everyone[n] for n in names) for names in decoded.rounds),
+        decoys,
     )
 
 

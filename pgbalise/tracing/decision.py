@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class RecipientVerdict:
     """What the leak says about one recipient.
 
-    ``cells``: marked cells whose more likely symbol is the recipient's bit. ``decoys``: this
-    recipient's decoys found in the leak; they are reported beside the e-value, not inside it.
+    ``cells``: marked cells whose more likely symbol is the recipient's bit. ``decoys``: how many of
+    this recipient's decoys the leak holds; the e-value counts them.
     """
 
     recipient: str

@@ -95,13 +95,15 @@ def decode(
     *,
     threshold_log10: float,
     hypotheses: Sequence[Hypothesis] | None = None,
+    beside_log10: NDArray[np.float64] | None = None,
 ) -> Decoded:
     """Return the e-values of ``recipients`` recipients, colluders taken together.
 
     A recipient's e-value is the mean of those under each way, 0 where it had no codeword: an
     e-value again, whatever the ways have to do with each other. ``threshold_log10``: from where
     someone counts as named (`pgbalise.tracing.decision.threshold_log10`). ``hypotheses``: the
-    grid of round 1.
+    grid of round 1. ``beside_log10`` float64[N]: what each recipient's e-value is multiplied by, an
+    e-value that does not depend on codewords.
 
     Raises `InvalidInput` without a way or a recipient, and for members that are none of them.
     """
@@ -127,6 +129,8 @@ def decode(
         shift = np.where(np.isfinite(top), top, 0.0)
         with np.errstate(divide="ignore"):
             total = shift + np.log10(np.sum(10.0 ** (values - shift), axis=0) / len(ways))
+        if beside_log10 is not None:
+            total = total + beside_log10
         reached = np.flatnonzero(total >= threshold_log10)
         new = np.setdiff1d(reached, named)
         if not new.size:
