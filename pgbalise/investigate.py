@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from importlib.metadata import version
 from itertools import chain
+from math import log10
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ from pgbalise.report.case import (
     CarrierEvidence,
     CarrierNoise,
     ColumnUse,
+    DecoySeen,
     LeakedTable,
     LeakFile,
     MappedColumn,
@@ -318,6 +320,12 @@ def investigate(
         },
         created_at=created_at,
         rounds=result.rounds,
+        decoys=tuple(
+            DecoySeen(
+                one.decoy.recipient, one.decoy.number, tuple(one.odds), float(log10(one.e_value))
+            )
+            for one in sorted(result.decoys, key=lambda one: (one.decoy.recipient, -one.e_value))
+        ),
         source=tuple(_changes(result)),
         commitments="checked",
         parameters=tuple(_parameters(question, alpha)),

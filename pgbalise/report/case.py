@@ -15,6 +15,7 @@ from datetime import datetime
 from math import floor
 from typing import Any, Literal, get_args
 
+from pgbalise.decoys.traits import TraitKind
 from pgbalise.errors import InvalidInput
 from pgbalise.report.plain import to_plain
 from pgbalise.tracing.decision import Verdict
@@ -200,6 +201,24 @@ class SourceChange:
 
 
 @dataclass(frozen=True)
+class DecoySeen:
+    """A decoy that the leak holds: the ``number``-th issued to ``recipient``.
+
+    ``traits`` are the kinds by which it was recognised, such as ``record`` or ``person``, never
+    their values. ``log10_e_value`` is the evidence of this decoy alone. Raises `InvalidInput` for a
+    number below 1.
+    """
+
+    recipient: str
+    number: int
+    traits: tuple[TraitKind, ...]
+    log10_e_value: float
+
+    def __post_init__(self) -> None:
+        _check_counts(f"decoy of {self.recipient}", self.number - 1)
+
+
+@dataclass(frozen=True)
 class PossibleExtract:
     """An extract in the ledger that could have been the source of leaked rows.
 
@@ -284,7 +303,8 @@ class TraceReport:
     was opened and closed; ``untried_epochs`` are those whose master key was not given.
     ``key_fingerprint``: 16 hexadecimal digits that identify the master key and reveal nothing of
     it. ``versions``: version by software. ``created_at`` bears its time zone. ``rounds``: who was
-    named newly in each round of joint decoding. ``source``: how the source has changed since.
+    named newly in each round of joint decoding. ``decoys``: those found. ``source``: how the source
+    has changed since.
     ``extracts``: those of the accused that fit best, of ``extracts_fitting`` that fit at all; None
     when the ledger was not consulted. ``parameters``: (option, value) as given on the command line,
     none of them a secret.
@@ -306,6 +326,7 @@ class TraceReport:
     epoch_closed_at: str | None = None
     untried_epochs: tuple[int, ...] = ()
     rounds: tuple[tuple[str, ...], ...] = ()
+    decoys: tuple[DecoySeen, ...] = ()
     source: tuple[SourceChange, ...] = ()
     extracts: tuple[PossibleExtract, ...] | None = None
     extracts_fitting: int = 0

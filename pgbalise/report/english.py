@@ -35,7 +35,23 @@ ENGLISH = {
     " reach the level from which this method names someone. That clears no one: the data may be"
     " too few, altered too much, or from another source.",
     "decoys_found": "Decoys, invented patients issued to a single recipient each, were found as"
-    " well: {list}. They are not counted in the evidence below.",
+    " well: {list}. The evidence below counts them.",
+    "decoys_title": "Decoys found",
+    "decoys_text": "A decoy is a patient who does not exist, invented for one recipient alone from"
+    " the secret key. A recipient who has nothing to do with the file has decoys that are in it by"
+    " chance only: among all values of that kind in the file one would have to be, unknowingly, the"
+    " one that was drawn. How unlikely that is, is evidence of its own and multiplies that of the"
+    " values. Numbers stand for the decoys here, so that this report betrays none of them.",
+    "decoys_caption": "Decoys in the file, with the evidence of each alone",
+    "decoy": "Decoy",
+    "decoy_name": "{recipient}, number {number}",
+    "recognised_by": "Recognised by",
+    "trait_record": "record number",
+    "trait_nir": "national number",
+    "trait_phone": "telephone",
+    "trait_mail": "mail address",
+    "trait_rpps": "professional’s number",
+    "trait_person": "names and birth date",
     "decoys_of": "{count} issued to {name}",
     "strongest_evidence": "Strongest evidence",
     "needed": "Threshold",

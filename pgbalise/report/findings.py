@@ -274,6 +274,40 @@ def rounds(report: TraceReport, write: Writer) -> str:
     )
 
 
+_DECOYS_SHOWN = 50
+
+
+def decoys(report: TraceReport, write: Writer) -> str:
+    """Return which decoys the leak holds, and by what they were recognised."""
+    words = write.words
+    columns = (
+        Column(words["decoy"]),
+        Column(words["recognised_by"]),
+        Column(words["e_value"], "number short"),
+    )
+    rows = [
+        row(
+            columns,
+            (
+                words["decoy_name"].format(
+                    recipient=name_of(seen.recipient), number=write.count(seen.number)
+                ),
+                ", ".join(words[f"trait_{kind.value}"] for kind in seen.traits),
+                raised(write.power(seen.log10_e_value)),
+            ),
+            header=0,
+        )
+        for seen in report.decoys[:_DECOYS_SHOWN]
+    ]
+    rest = len(report.decoys) - len(rows)
+    more = f"<p>{words['others'].format(count=write.count(rest))}</p>\n" if rest else ""
+    return (
+        f"<p>{words['decoys_text']}</p>\n"
+        + table(words["decoys_caption"], columns, rows, "decoys")
+        + more
+    )
+
+
 def source(report: TraceReport, write: Writer) -> str:
     """Return how the source has changed since the leak left it."""
     words = write.words

@@ -37,7 +37,24 @@ FRENCH = {
     " niveau à partir duquel cette méthode désigne quelqu’un. Cela n’innocente personne : les"
     " données peuvent être trop peu nombreuses, trop altérées, ou venir d’ailleurs.",
     "decoys_found": "Des leurres, patients fictifs remis chacun à un seul destinataire, ont"
-    " aussi été retrouvés : {list}. Ils n’entrent pas dans le calcul de la preuve ci-dessous.",
+    " aussi été retrouvés : {list}. La preuve ci-dessous en tient compte.",
+    "decoys_title": "Leurres retrouvés",
+    "decoys_text": "Un leurre est un patient qui n’existe pas, inventé pour un seul destinataire à"
+    " partir de la clé secrète. Les leurres d’un destinataire étranger au fichier ne s’y trouvent"
+    " que par hasard : parmi toutes les valeurs de cette sorte dans le fichier, il faudrait que"
+    " l’une soit, sans qu’on le sache, celle qui a été tirée. L’improbabilité de ce hasard est une"
+    " preuve à part entière, qui multiplie celle des valeurs. Les leurres ne sont désignés ici que"
+    " par des numéros, afin que ce rapport n’en trahisse aucun.",
+    "decoys_caption": "Leurres présents dans le fichier, avec la preuve de chacun pris seul",
+    "decoy": "Leurre",
+    "decoy_name": "{recipient}, numéro {number}",
+    "recognised_by": "Reconnu à",
+    "trait_record": "numéro de dossier",
+    "trait_nir": "NIR",
+    "trait_phone": "téléphone",
+    "trait_mail": "adresse électronique",
+    "trait_rpps": "numéro RPPS",
+    "trait_person": "noms et date de naissance",
     "decoys_of": "{count} remis à {name}",
     "strongest_evidence": "Preuve la plus forte",
     "needed": "Seuil",

@@ -23,6 +23,7 @@ def html(report: TraceReport, language: Language = "en") -> str:
         ("meaning", findings.meaning(report, write)),
         ("ranking", findings.ranking(report.verdict, write)),
         ("rounds", findings.rounds(report, write) if len(report.rounds) > 1 else ""),
+        ("decoys", findings.decoys(report, write) if report.decoys else ""),
         ("carriers", findings.carriers(report, write)),
         ("noise", findings.noise(report, write)),
         ("source", findings.source(report, write) if report.source else ""),
