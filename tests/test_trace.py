@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import pyarrow as pa
 import pytest
 
 from pgbalise.catalog import columns as catalog_columns
+from pgbalise.decoys.identity import Mode, Role
+from pgbalise.decoys.issued import IssuedDecoy
+from pgbalise.decoys.traits import TraitKind
 from pgbalise.errors import InvalidInput, InvalidLeak
 from pgbalise.frames import copied_rows, mark
 from pgbalise.investigate import markings
@@ -243,3 +247,61 @@ def test_columns_told_that_no_table_or_relation_has_are_refused() -> None:
     ):
         with pytest.raises(InvalidInput, match=complaint):
             trace(text, markings, alpha=ALPHA, given=told)
+
+
+def decoys_of(names: list[str], each: int) -> list[IssuedDecoy]:
+    """Decoys with record numbers of their own."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    return [
+        IssuedDecoy(
+            100 * place + number,
+            name,
+            number,
+            Mode.SAFE,
+            {Role.RECORD_NUMBER: f"8{place:04d}{number:05d}"},
+            {TraitKind.RECORD: 1e9},
+            {},
+            now,
+        )
+        for place, name in enumerate(names)
+        for number in range(1, each + 1)
+    ]
+
+
+def test_a_list_without_any_marked_column_is_traced_by_its_decoys() -> None:
+    policy = parse_policy(small({"id": "integer"}))
+    names = ["a", "b", "c"]
+    text = pa.table({"id": ["1", "2"], "v": ["100", "200"]})
+    markings = [Marking(policy, policy.relations[0], MasterKey(bytes(32)), text, names)]
+    patients = [f"7{n:09d}" for n in range(500)]
+    stolen = [*patients, "8 0001 00001", "8000100003"]
+    found = trace(
+        pa.table({"N° dossier": stolen}), markings, alpha=ALPHA, decoys=decoys_of(names, 3)
+    )
+    assert found.verdict.accused == ["b"]
+    assert found.verdict.verdicts[0].decoys == 2
+    assert found.verdict.rows_read == 502
+    with pytest.raises(InvalidLeak):
+        trace(pa.table({"N° dossier": patients}), markings, alpha=ALPHA, decoys=decoys)
+
+
+def test_decoys_and_marks_add_up_to_what_neither_says_alone() -> None:
+    rng = np.random.default_rng(7)
+    key, policy = MasterKey(bytes(32)), parse_policy(small({"id": "integer"}))
+    names = [f"r{n}" for n in range(10)]
+    stored = pa.table({"id": range(50), "v": rng.integers(100, 900, 50)})
+    text = pa.table({name: stored[name].cast(pa.string()) for name in ("id", "v")})
+    markings = [Marking(policy, policy.relations[0], key, text, names)]
+    copy = mark(stored, policy, "r4", key)
+    rows = {name: copy[name].cast(pa.string()).to_pylist() for name in ("id", "v")}
+    with_decoy = pa.table(
+        {"id": [*rows["id"], "60"], "v": [*rows["v"], "444"], "n": [""] * 50 + ["8000400001"]}
+    )
+    decoys = decoys_of(names, 1)
+    marks = trace(pa.table(rows), markings, alpha=ALPHA).verdict.verdicts[0]
+    alone = trace(with_decoy.select(["n"]), markings, alpha=ALPHA, decoys=decoys).verdict
+    both = trace(with_decoy, markings, alpha=ALPHA, decoys=decoys).verdict
+    assert both.verdicts[0].recipient == marks.recipient == alone.verdicts[0].recipient == "r4"
+    added = marks.log10_e_value + alone.verdicts[0].log10_e_value
+    assert both.verdicts[0].log10_e_value == pytest.approx(added, abs=0.3)
+    assert both.accused == ["r4"]
