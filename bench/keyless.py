@@ -6,12 +6,9 @@ another, so that the peak memory reported is that of tracing alone.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from bench.apart import answer, peak_mebibytes, run_apart
 from bench.trials import drawn_key, named
 from pgbalise.frames import copied_rows, mark
 from pgbalise.leaks import open_leak
@@ -28,6 +26,7 @@ from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
 from pgbalise.trace import Marking, trace
 
+MODULE = "bench.keyless"
 ROWS = 1_000_000
 RECIPIENTS = 10_000
 WORKERS = os.cpu_count() or 1
@@ -67,8 +66,8 @@ def measure(*, quick: bool = False, seed: int = 7) -> list[dict[str, Any]]:
     rows, recipients = ROWS // 10 if quick else ROWS, RECIPIENTS
     with tempfile.TemporaryDirectory(prefix="pgb-linkage-") as folder:
         _say(f"writing a leak of {rows:,} rows")
-        _apart("write", folder, rows, seed)
-        run = _apart("trace", folder, recipients)
+        run_apart(MODULE, "write", folder, rows, seed)
+        run = run_apart(MODULE, "trace", folder, recipients)
     seconds = run["seconds"]
     named_alone = run["accused"] == [LEAKER]
     what = f"{rows:,} rows without key against {rows:,} and {recipients:,} recipients"
@@ -96,19 +95,6 @@ def measure(*, quick: bool = False, seed: int = 7) -> list[dict[str, Any]]:
 
 def _say(text: str) -> None:
     print(f"keyless: {text}", file=sys.stderr, flush=True)
-
-
-def _apart(*arguments: object) -> dict[str, Any]:
-    """Run a step of this module in a process of its own and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.keyless", *map(str, arguments)],
-        cwd=Path(__file__).resolve().parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def _key() -> MasterKey:
@@ -163,23 +149,11 @@ def _trace(folder: Path, recipients: int) -> dict[str, Any]:
         found = trace(leak.tables, [marking], alpha=ALPHA, progress=_say, workers=WORKERS)
     return {
         "seconds": perf_counter() - begin,
-        "mebibytes": _peak_mebibytes(),
+        "mebibytes": peak_mebibytes(),
         "aligned": found.verdict.rows_aligned,
         "accused": found.verdict.accused,
     }
 
 
-def _peak_mebibytes() -> float:
-    """Return this process's own peak resident set.
-
-    getrusage() would do, but for a child it starts at the peak of the process that started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 1024
-
-
 if __name__ == "__main__":
-    step, place, *numbers = sys.argv[1:]
-    steps: dict[str, Callable[..., dict[str, Any]]] = {"write": _write, "trace": _trace}
-    print(json.dumps(steps[step](Path(place), *map(int, numbers))))
+    answer({"write": _write, "trace": _trace})

@@ -6,12 +6,9 @@ others, each fresh, so that the peak memory reported is that of tracing alone.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,12 +20,14 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 import pgbalise
+from bench.apart import answer, peak_mebibytes, run_apart
 from pgbalise.frames import copied_rows
 from pgbalise.leaks import open_leak
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
 from pgbalise.trace import Marking, trace
 
+MODULE = "bench.trace_scale"
 ROWS = 2_000_000
 RECIPIENTS = 10_000
 LEAKER = 4_242
@@ -59,10 +58,10 @@ def measure(
     """Return one entry per figure: name, value, unit, bar, holds, how."""
     with tempfile.TemporaryDirectory(prefix="pgb-trace-") as folder:
         _say(f"writing a leak of {rows:,} rows")
-        _apart("write", folder, rows, seed)
+        run_apart(MODULE, "write", folder, rows, seed)
         runs = []
         for number in range(1, RUNS + 1):
-            runs.append(_apart("trace", folder, recipients))
+            runs.append(run_apart(MODULE, "trace", folder, recipients))
             _say(f"trace {number} of {RUNS}: {runs[-1]['seconds']:.1f} s")
     for run in runs:
         if run["accused"] != [_name(LEAKER)] or run["strongest"] != _name(LEAKER):
@@ -98,19 +97,6 @@ def _entry(name: str, value: float, unit: str, bar: float | None, how: str) -> d
 
 def _say(text: str) -> None:
     print(f"trace_scale: {text}", file=sys.stderr, flush=True)
-
-
-def _apart(*arguments: object) -> dict[str, Any]:
-    """Run a step of this module in a process of its own and return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.trace_scale", *map(str, arguments)],
-        cwd=Path(__file__).resolve().parents[1],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
 
 
 def _name(number: int) -> str:
@@ -168,24 +154,12 @@ def _trace(folder: Path, recipients: int) -> dict[str, Any]:
     return {
         "seconds": end - begin,
         "megabytes": size / 1e6,
-        "mebibytes": _peak_mebibytes(),
+        "mebibytes": peak_mebibytes(),
         "marked": sum(part.marked for _, part in found.carriers),
         "strongest": verdict.verdicts[0].recipient,
         "accused": [one.recipient for one in verdict.verdicts if one.accused],
     }
 
 
-def _peak_mebibytes() -> float:
-    """Return this process's own peak resident set.
-
-    getrusage() would do, but for a child it starts at the peak of the process that started it.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
-    return int(line.split()[1]) / 1024
-
-
 if __name__ == "__main__":
-    step, place, *numbers = sys.argv[1:]
-    steps: dict[str, Callable[..., dict[str, Any]]] = {"write": _write, "trace": _trace}
-    print(json.dumps(steps[step](Path(place), *map(int, numbers))))
+    answer({"write": _write, "trace": _trace})

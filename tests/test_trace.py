@@ -275,9 +275,8 @@ def test_a_list_without_any_marked_column_is_traced_by_its_decoys() -> None:
     markings = [Marking(policy, policy.relations[0], MasterKey(bytes(32)), text, names)]
     patients = [f"7{n:09d}" for n in range(500)]
     stolen = [*patients, "8 0001 00001", "8000100003"]
-    found = trace(
-        pa.table({"N° dossier": stolen}), markings, alpha=ALPHA, decoys=decoys_of(names, 3)
-    )
+    decoys = decoys_of(names, 3)
+    found = trace(pa.table({"N° dossier": stolen}), markings, alpha=ALPHA, decoys=decoys)
     assert found.verdict.accused == ["b"]
     assert found.verdict.verdicts[0].decoys == 2
     assert found.verdict.rows_read == 502

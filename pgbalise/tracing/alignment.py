@@ -213,27 +213,6 @@ class CarrierCells:
         return CarrierEvidence(self.carrier, evidence, noise, extra, len(marked), changed)
 
 
-def carrier_evidence(
-    carrier: Carrier,
-    derivation: Derivation,
-    secret: CarrierSecret,
-    dither: NDArray[np.uint8],
-    key: Sequence[KeyPart],
-    known: NDArray[np.bool_],
-    stored: Column,
-    seen: NDArray[np.int64],
-    read: NDArray[np.bool_],
-    extra: int,
-    *,
-    probability: NDArray[np.float64] | None = None,
-    stratum: Strata = None,
-) -> CarrierEvidence:
-    """Compare a carrier in aligned rows that are all at hand; arguments as for `CarrierCells`."""
-    cells = CarrierCells(carrier, derivation, secret, dither)
-    cells.add(key, known, stored, seen, read, extra, probability=probability, stratum=stratum)
-    return cells.evidence()
-
-
 def _once(marked: _Compared) -> _Compared:
     """Keep of each cell and value the row most probably aligned rightly, in the leak's order."""
     order = np.lexsort((-marked.probability, marked.seen, marked.cell))

@@ -11,7 +11,7 @@ from pgbalise.marking.codes import CODE_LENGTH, dither
 from pgbalise.marking.embedding import Column, alternatives
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import parse_policy
-from pgbalise.tracing.alignment import CarrierCells, carrier_evidence
+from pgbalise.tracing.alignment import CarrierCells
 
 CARRIER = {"type": "numeric(8,1)", "quantum": "0.1", "bounds": ["0", "1000"], "density": "0.5"}
 POLICY = parse_policy(
@@ -44,6 +44,13 @@ class Rows:
         every = np.ones(len(shown), np.bool_)
         stored = Column(self.stored.values[part], every)
         return [self.ids[part]], every, stored, shown, every, extra
+
+
+def carrier_evidence(carrier, derivation, secret, dither, *rows, probability=None, stratum=None):
+    """What rows say that are all at hand."""
+    cells = CarrierCells(carrier, derivation, secret, dither)
+    cells.add(*rows, probability=probability, stratum=stratum)
+    return cells.evidence()
 
 
 def gain(evidence):
