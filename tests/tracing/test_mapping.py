@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from pgbalise.demo.cohort import build_cohort
 from pgbalise.errors import InvalidInput
 from pgbalise.marking.types import SqlType
+from pgbalise.tracing.assignment import assign
 from pgbalise.tracing.mapping import (
     LeakSample,
     Shortlist,
     StoredColumn,
     TableMapping,
-    assign,
     map_columns,
     map_sample,
-    name_likeness,
 )
+from pgbalise.tracing.profiles import name_likeness
 
 TYPES = {
     "patient": {
