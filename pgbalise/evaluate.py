@@ -22,18 +22,8 @@ from pgbalise.catalog import columns, relation_info, sample
 from pgbalise.errors import EnvironmentProblem, InvalidInput, InvalidPolicy
 from pgbalise.fit import fit_columns
 from pgbalise.investigate import StoredRelation
-from pgbalise.tracing.robustness import (
-    Estimate,
-    Plan,
-    Progress,
-    Rehearsal,
-    Setting,
-    Study,
-    Task,
-    in_turn,
-    silent,
-    study,
-)
+from pgbalise.tracing.robustness import Plan, Progress, Rehearsal, Task, in_turn, silent, study
+from pgbalise.tracing.trials import Estimate, Setting, Study
 
 if TYPE_CHECKING:
     from pgbalise.marking.policy import Policy, Relation

@@ -19,7 +19,8 @@ from pgbalise.report.robustness_words import ATTACKS, STRENGTHS, WORDS
 from pgbalise.report.style import STYLE
 from pgbalise.report.words import Language
 from pgbalise.tracing.decision import threshold_log10
-from pgbalise.tracing.robustness import LINKED_ROWS, Estimate, Study, Variant
+from pgbalise.tracing.robustness import LINKED_ROWS
+from pgbalise.tracing.trials import Estimate, Study, Variant
 
 _WEAK = 0.25
 """A carrier is weak if it adds less than this part of an equal share."""

@@ -13,7 +13,7 @@ from pgbalise.report.robustness import advice, html, summary
 from pgbalise.report.robustness_words import ATTACKS as NAMES
 from pgbalise.report.robustness_words import STRENGTHS, WORDS
 from pgbalise.tracing.attacks.catalogue import ATTACKS, attack_named
-from pgbalise.tracing.robustness import Estimate, Setting, Study, Trial, Variant
+from pgbalise.tracing.trials import Estimate, Setting, Study, Trial, Variant
 
 
 def estimate(name, detected, sizes, *, colluders=1, decades=None, traced=True, wronged=0, key=True):

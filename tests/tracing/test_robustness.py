@@ -16,16 +16,8 @@ from pgbalise.frames import mark
 from pgbalise.marking.codes import bias, codeword
 from pgbalise.marking.policy import load_policy
 from pgbalise.tracing.attacks.catalogue import attack_named
-from pgbalise.tracing.robustness import (
-    SCORED,
-    Plan,
-    Rehearsal,
-    Setting,
-    changed_policy,
-    clopper_pearson,
-    settings,
-    study,
-)
+from pgbalise.tracing.robustness import SCORED, Plan, Rehearsal, changed_policy, settings, study
+from pgbalise.tracing.trials import Setting, clopper_pearson
 
 DEMO = load_policy((Path(__file__).parents[2] / "pgbalise/demo/policy.toml").read_text("utf-8"))
 NAMES = [f"recipient_{n}" for n in range(1000)]
