@@ -312,7 +312,7 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
         CATALOG,
         "relation",
         ("schema_name", "relation_name", "column_names", "needed_columns"),
-        [(r.schema, r.name, [info.name for info in infos], list(r.needed)) for r, infos in stored],
+        [(r.schema, r.name, [info.name for info in infos], list(r.named)) for r, infos in stored],
     )
     numbers = _relation_numbers(session)
     rows = []
@@ -435,6 +435,12 @@ def _decoy_table(session: Session, relation: Relation) -> None:
     session.run("GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO pg_monitor")
     there = {info.name for info in columns(session, DECOYS, name)}
     if there:
+        if "balise_decoy" not in there:
+            # of 0.1.0, where nothing wrote a row
+            session.run(
+                "ALTER TABLE %I.%I ADD COLUMN balise_decoy bigint NOT NULL DEFAULT 0", DECOYS, name
+            )
+            session.run("ALTER TABLE %I.%I ALTER COLUMN balise_decoy DROP DEFAULT", DECOYS, name)
         for info in columns(session, relation.schema, relation.name):
             if info.name not in there:
                 _refuse_foreign_checks(session, relation, info.name)

@@ -20,8 +20,9 @@ from pgbalise.errors import InvalidPolicy
 from pgbalise.fit import fit
 from pgbalise.install import install
 from pgbalise.investigate import Question, investigate
+from pgbalise.marking.document import split_name
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_policy, parse_policy, split_name
+from pgbalise.marking.policy import RecipientClass, load_policy, parse_policy
 from pgbalise.session import PsycopgSession
 from pgbalise.suggest import suggest
 
