@@ -101,10 +101,10 @@ OTHERS_DECOYS = "leurre-v"
 
 DECOYS = f"""
 INSERT INTO balise_decoy.patient
-SELECT 'mallory', id, 'leurre-m-' || id, ville, solde, naissance, vu_le
+SELECT 'mallory', 1, id, 'leurre-m-' || id, ville, solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(1001, 1012) AS i) AS p;
 INSERT INTO balise_decoy.patient
-SELECT 'victim', id, '{OTHERS_DECOYS}-' || id, CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END,
+SELECT 'victim', 2, id, '{OTHERS_DECOYS}-' || id, CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END,
        solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(2001, 2120) AS i) AS p;
 """
