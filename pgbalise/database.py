@@ -674,6 +674,9 @@ class _Recorder:
     def load(self, table: str, rows: pa.Table) -> None:
         self._session.load(table, rows)
 
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        self._session.fill(schema, table, rows)
+
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         return self._session.read(query, names)
 

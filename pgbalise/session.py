@@ -37,6 +37,9 @@ class Session(Protocol):
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
 
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        """Append many rows to a table, columns by name; text, numbers, dates and timestamps."""
+
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""
 
@@ -87,6 +90,18 @@ class PsycopgSession:
         body = io.BytesIO()
         pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
         statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(table))
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(body.getbuffer())
+
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        """Append many rows to a table, columns by name; text, numbers, dates and timestamps."""
+        import pyarrow.csv
+
+        body = io.BytesIO()
+        pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+            sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+        )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(body.getbuffer())
 

@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import shake_128
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+T = TypeVar("T", bound=np.generic)
 
 DAY: Final = 86_400_000_000
 """Microseconds of a day; all times here are microseconds since 1970-01-01."""
@@ -91,15 +92,15 @@ def learn_numbering(
     *,
     times: Ints | None = None,
     timed: NDArray[np.bool_] | None = None,
-    owners: Ints | None = None,
     windows: Ints | None = None,
+    together: bool = False,
 ) -> Numbering:
     """Learn where the holes are from real rows: int64[n] each, in any order.
 
     ``last``: only numbers up to this one can be holes. ``times`` where ``timed`` (None: all) is
-    true. ``owners``: whose row it is. ``windows``: numbers between two rows are known to be holes
+    true. ``windows``: numbers between two rows are known to be holes
     only when both are of the same window, which says that all rows between were read; None
-    when all rows of the relation were.
+    when all rows of the relation were. ``together``: as ``stored_together`` says.
     """
     by_key = np.argsort(keys, kind="stable")
     keys = keys[by_key]
@@ -140,7 +141,7 @@ def learn_numbering(
         _thinned(keys, 100_000) if order is Order.NONE else np.zeros(0, np.int64),
         _grid(moment[known]),
         int(min(30 * DAY, max(DAY, 4 * spacing))),
-        _together(keys, moment, owners[by_key]) if owners is not None else False,
+        together,
     )
 
 
@@ -151,18 +152,13 @@ def _filled(times: Ints, known: NDArray[np.bool_]) -> Ints:
     return np.asarray(times[np.where(at < 0, first, at)])
 
 
-def _thinned[T: np.generic](values: NDArray[T], most: int) -> NDArray[T]:
+def _thinned(values: NDArray[T], most: int) -> NDArray[T]:
     return values[:: max(1, -(-len(values) // most))]
 
 
 def _order(times: Ints) -> Order:
-    if len(times) < 2 or times.min() == times.max():
-        return Order.NONE
-    if np.mean(np.diff(times) >= 0) >= 0.999:
-        return Order.EXACT
-    few = _thinned(times, 20_000)
-    correlation = np.corrcoef(np.arange(len(few)), _ranks(few))[0, 1]
-    return Order.LOOSE if correlation >= 0.8 else Order.NONE
+    how = rising(times, np.arange(len(times)))
+    return Order.EXACT if how > 1 else Order.LOOSE if how >= 0.8 else Order.NONE
 
 
 def _ranks(values: Ints) -> Floats:
@@ -187,10 +183,26 @@ def _grid(times: Ints) -> int:
     return max(1, int(np.gcd.reduce(few - few[0]))) if len(few) else 1
 
 
-def _together(keys: Ints, times: Ints, owners: Ints) -> bool:
+def stored_together(keys: Ints, times: Ints, owners: Ints) -> bool:
+    """Whether rows of one owner and time mostly have numbers that follow each other."""
     by_group = np.lexsort((keys, times, owners))
     same = (np.diff(owners[by_group]) == 0) & (np.diff(times[by_group]) == 0)
     return bool(same.any() and np.mean(np.diff(keys[by_group])[same] == 1) >= 0.5)
+
+
+def rising(values: Ints, keys: Ints) -> float:
+    """Return how well values follow keys: 1 + the share that rise if nearly all do, else Spearman.
+
+    int64[n] both; -1 when nothing follows from so few or such equal values.
+    """
+    ordered = values[np.argsort(keys, kind="stable")]
+    if len(ordered) < 2 or ordered.min() == ordered.max():
+        return -1.0
+    share = float(np.mean(np.diff(ordered) >= 0))
+    if share >= 0.999:
+        return 1.0 + share
+    few = _thinned(ordered, 20_000)
+    return float(np.corrcoef(np.arange(len(few)), _ranks(few))[0, 1])
 
 
 @dataclass(frozen=True)
@@ -273,13 +285,11 @@ def _targets(
     numbering: Numbering, times: Ints, timed: NDArray[np.bool_], chance: Floats
 ) -> Floats:
     """Where on the axis of ``place`` each wants its slot."""
-    if numbering.order is Order.NONE or not len(numbering.place):
+    if not len(numbering.place):
+        return np.zeros(len(times))
+    if numbering.order is Order.NONE:
         at = (chance * len(numbering.numbers)).astype(np.int64)
-        return (
-            numbering.numbers[at].astype(np.float64)
-            if len(numbering.numbers)
-            else np.zeros(len(times))
-        )
+        return numbering.numbers[at].astype(np.float64)
     wanted = times.astype(np.float64)
     if numbering.order is Order.LOOSE and len(numbering.residuals):
         wanted -= numbering.residuals[(chance * len(numbering.residuals)).astype(np.int64)]
@@ -338,9 +348,10 @@ def _nearest(
 
 
 def _among(values: Ints, ordered: Ints) -> NDArray[np.bool_]:
-    at = np.searchsorted(ordered, values)
-    return np.asarray((at < len(ordered)) & (ordered[np.minimum(at, len(ordered) - 1)] == values)) \
-        if len(ordered) else np.zeros(len(values), np.bool_)
+    if not len(ordered):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[at] == values)
 
 
 def _fitting(
