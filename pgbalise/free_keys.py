@@ -1,4 +1,4 @@
-"""Which numbers of a relation no row has, read from the database; and new ones from its sequence."""
+"""Which numbers of a relation no row has, read from the database; new ones from its sequence."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ SELECT n.nspname::text, s.relname::text, coalesce(q.last_value, 0), q.increment_
        AND d.refclassid = 'pg_catalog.pg_class'::regclass
   JOIN pg_catalog.pg_class AS s
     ON s.relkind = 'S'
-   AND s.oid = CASE WHEN d.classid = 'pg_catalog.pg_class'::regclass THEN d.objid ELSE d.refobjid END
+   AND s.oid = CASE d.classid WHEN 'pg_catalog.pg_class'::regclass THEN d.objid
+                              ELSE d.refobjid END
   JOIN pg_catalog.pg_namespace AS n ON n.oid = s.relnamespace
   JOIN pg_catalog.pg_sequences AS q ON q.schemaname = n.nspname AND q.sequencename = s.relname
  WHERE m.nspname = $1::text AND c.relname = $2::text
@@ -229,7 +230,10 @@ def _windows(
     return (
         exp.select(*outputs, cast(column("begin", "w"), "text"))
         .from_(starts)
-        .join(exp.Lateral(this=inner.subquery(), alias=exp.TableAlias(this=exp.to_identifier("t"))), join_type="cross")
+        .join(
+            exp.Lateral(this=inner.subquery(), alias=exp.TableAlias(this=exp.to_identifier("t"))),
+            join_type="cross",
+        )
     )
 
 
@@ -244,7 +248,9 @@ def _grid(keys: Ints, sequence: Sequence | None) -> tuple[int, int]:
     return (step, offset) if np.mean(rest == offset) >= 0.99 else (1, 0)
 
 
-def fresh_numbers(session: Session, member: Member, name: str, numbers: Numbers, count: int) -> Ints:
+def fresh_numbers(
+    session: Session, member: Member, name: str, numbers: Numbers, count: int
+) -> Ints:
     """Take new numbers from a column's sequence.
 
     Raise DatabaseProblem when it has none, or when the column cannot hold what the sequence gives.

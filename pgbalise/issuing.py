@@ -1,7 +1,7 @@
 """Decoys are made, written where the marked views find them, and taken back.
 
 A decoy derives from the master key, its recipient and its number; so retiring one and making
-another changes none of the others. The same key, number and state of the database give the same one.
+another changes none of the others. The same key, number and state of the database give the same.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pgbalise.decoys.identity import Identity, Role
 from pgbalise.decoys.issued import IssuedDecoy
 from pgbalise.decoys.keys import Ints
 from pgbalise.decoys.population import Population, fit_population
+from pgbalise.decoys.texts import write_column
 from pgbalise.decoys.traits import Spaces, TraitKind, person_trait
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.free_keys import fresh_numbers, read_numbers, sequence_of, take_numbers
@@ -46,6 +47,11 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done and how much there is."""
+
+
+def _silent(_step: str, _done: int, _total: int) -> None:
+    pass
+
 
 BATCH: Final = 10_000
 """Decoys that are drawn at once."""
@@ -94,7 +100,7 @@ def make_decoys(
     names: Sequence[str] | None,
     count: int | None,
     now: datetime,
-    progress: Progress = lambda step, done, total: None,
+    progress: Progress = _silent,
 ) -> list[IssuedDecoy]:
     """Give recipients decoys until each has ``count``, by default as many as the policy says.
 
@@ -331,9 +337,13 @@ def _persons(texts: Mapping[Role, Sequence[str]]) -> set[str]:
     for role in (Role.FAMILY_NAME, Role.BIRTH_NAME, Role.FULL_NAME):
         names = texts.get(role, ())
         if role is not Role.FULL_NAME and len(given) == len(names):
-            names = [f"{family_name} {first}" for family_name, first in zip(names, given, strict=True)]
+            names = [
+                f"{family_name} {first}" for family_name, first in zip(names, given, strict=True)
+            ]
         if len(names) == len(births):
-            traits = (person_trait(name, born[:10]) for name, born in zip(names, births, strict=True))
+            traits = (
+                person_trait(name, born[:10]) for name, born in zip(names, births, strict=True)
+            )
             found |= {trait.value for trait in traits if trait is not None}
     return found
 
@@ -364,7 +374,7 @@ def _issue(run: _Run, wanted: Sequence[_Wanted]) -> list[IssuedDecoy]:
 def _attempt(
     run: _Run, wanted: Sequence[_Wanted], attempt: int
 ) -> tuple[list[IssuedDecoy], list[_Wanted], str]:
-    """Draw and write decoys once; return those that hold, the others, and what one of them broke."""
+    """Draw and write decoys once; return those that hold, the others, and what one broke."""
     session, members = run.session, run.source.members
     again = (attempt,) if attempt else ()
     seeds = [run.key.derive("decoy", one.recipient, one.number, *again) for one in wanted]
@@ -390,8 +400,10 @@ def _attempt(
         why = constraint
     run.out_of_order += sum(part.out_of_order for part in rows)
     keys = [
-        {name: rows[0].columns[name].cast(pa.string()).to_pylist() for name, _ in
-         members[0].relation.key}
+        {
+            name: rows[0].columns[name].cast(pa.string()).to_pylist()
+            for name, _ in members[0].relation.key
+        }
     ][0]
     decoys_policy = run.policy.decoys
     assert decoys_policy is not None
@@ -464,10 +476,9 @@ def _identities(run: _Run, seeds: Sequence[bytes], entity: Sample) -> list[tuple
 
 def _sexes_and_births(run: _Run, entity: Sample) -> tuple[list[str], list[date | None]]:
     count = len(entity)
-    sexes, births = [""] * count, [None] * count
+    sexes: list[str] = [""] * count
+    births: list[date | None] = [None] * count
     forms = run.source.readings[0].forms
-    from pgbalise.decoys.texts import write_column
-
     for name, role in run.source.members[0].relation.identity.items():
         if name not in forms:
             continue

@@ -174,9 +174,7 @@ class PlpySession:
             for batch in rows.to_batches(_FILLED):
                 texts = [pc.cast(column, pa.string()).to_pylist() for column in batch.columns]
                 if batch.num_rows:
-                    self.plpy.execute(
-                        self.plpy.prepare(statement, ["text[]"] * len(names)), texts
-                    )
+                    self.plpy.execute(self.plpy.prepare(statement, ["text[]"] * len(names)), texts)
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""

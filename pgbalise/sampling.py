@@ -118,8 +118,10 @@ def family(session: Session, policy: Policy) -> list[Member]:
 def _hang(
     relation: Relation, infos: Sequence[ColumnInfo], mine: Sequence[Link], members: list[Member]
 ) -> tuple[int | None, dict[str, tuple[int, str]], set[str]]:
-    """Return a relation's parent, which of its columns repeat a column of a row above, and which
-    refer to what a decoy has no row of."""
+    """Return a relation's parent, the columns that repeat one of a row above, and those left out.
+
+    These refer to what a decoy has no row of.
+    """
     places = {member.relation.qualified: at for at, member in enumerate(members)}
     firm = {info.name for info in infos if info.not_null}
     candidates = [link for link in mine if link.parent.qualified in places]
@@ -332,7 +334,10 @@ def _entities(session: Session, members: Sequence[Member]) -> exp.Select:
 def _children(member: Member, parent: str) -> exp.Select:
     mine = {own: theirs for own, (at, theirs) in member.links.items() if at == member.parent}
     joined = exp.and_(
-        *(exp.EQ(this=column(own, "t"), expression=column(theirs, "p")) for own, theirs in mine.items())
+        *(
+            exp.EQ(this=column(own, "t"), expression=column(theirs, "p"))
+            for own, theirs in mine.items()
+        )
     )
     return (
         exp.select(
@@ -365,18 +370,14 @@ def _raw(member: Member) -> list[exp.Expr]:
 
 
 def _read(session: Session, member: Member, name: str) -> tuple[Reading, NDArray[np.int64]]:
-    wanted = [
-        part for part, use in member.uses.items() if use not in (Use.EMPTY, Use.SERVER)
-    ]
+    wanted = [part for part, use in member.uses.items() if use not in (Use.EMPTY, Use.SERVER)]
     above = [] if member.parent is None else [_PARENT]
     query = (
         exp.select(*(cast(column(part, "t"), "text") for part in [*above, *wanted]))
         .from_(table(name, "pg_temp", "t"))
         .order_by(column(_PLACE, "t"))
     )
-    rows = session.read(
-        query.sql(dialect="postgres", normalize_functions=False), [*above, *wanted]
-    )
+    rows = session.read(query.sql(dialect="postgres", normalize_functions=False), [*above, *wanted])
     parents = (
         np.asarray(one_chunk(rows.column(_PARENT)).cast(pa.int64()), np.int64)
         if above

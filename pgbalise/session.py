@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 from psycopg import RawCursor, errors, sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
 
 from pgbalise.errors import DatabaseProblem, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_JSON = (114, 3802)
+"""The oids of json and jsonb, which are given as text."""
 
 
 class Session(Protocol):
@@ -79,9 +84,18 @@ class PsycopgSession:
             sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types([oid for (oid,) in kinds])
+            oids = [oid for (oid,) in kinds]
+            copy.set_types(oids)
+            json = [oid in _JSON for oid in oids]
             for row in rows:
-                copy.write_row(row)
+                copy.write_row(
+                    [
+                        Jsonb(v, str) if j and v is not None else v
+                        for v, j in zip(row, json, strict=True)
+                    ]
+                    if any(json)
+                    else row
+                )
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -100,7 +114,8 @@ class PsycopgSession:
         body = io.BytesIO()
         pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
-            sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, rows.column_names))
+            sql.Identifier(schema, table),
+            sql.SQL(", ").join(map(sql.Identifier, rows.column_names)),
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(body.getbuffer())

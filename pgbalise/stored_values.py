@@ -46,7 +46,7 @@ def in_use(
         exp.select(cast(column(name, "t"), "text"))
         .distinct()
         .from_(table(relation.name, relation.schema, "t"))
-        .where(exp.EQ(this=column(name, "t"), expression=exp.Any(this=values)))
+        .where(exp.EQ(this=column(name, "t"), expression=exp.Any(this=exp.Paren(this=values))))
     )
     return {text for (text,) in session.fetch(_sql(query), list(texts))}
 
@@ -58,7 +58,7 @@ def values_of(
     query = (
         exp.select(cast(column("balise_recipient", "d"), "text"), column(name, "d"))
         .from_(table(decoy_table(relation), DECOYS, "d"))
-        .where(_of(roles))
+        .where(_of_these())
         .where(_known(name, "d"))
     )
     return [(role, int(value)) for role, value in session.fetch(_sql(query), list(roles))]
@@ -86,7 +86,7 @@ def collided(session: Session, members: Sequence[Member], roles: Sequence[str]) 
                 exp.select(column("balise_decoy", "d"))
                 .distinct()
                 .from_(table(decoy_table(relation), DECOYS, "d"))
-                .where(_of(roles))
+                .where(_of_these())
                 .where(exp.Exists(this=real))
             )
             found |= {decoy for (decoy,) in session.fetch(_sql(query), list(roles))}
@@ -143,9 +143,11 @@ def broken_checks(
     return sorted(broken), why
 
 
-def _of(roles: Sequence[str]) -> exp.Expr:
+def _of_these() -> exp.Expr:
     names = cast(exp.Parameter(this=exp.Literal.number(1)), "name[]")
-    return exp.EQ(this=column("balise_recipient", "d"), expression=exp.Any(this=names))
+    return exp.EQ(
+        this=column("balise_recipient", "d"), expression=exp.Any(this=exp.Paren(this=names))
+    )
 
 
 def _known(name: str, alias: str) -> exp.Expr:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import shake_128
+from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
@@ -173,7 +174,7 @@ def _trend(times: Ints) -> Floats:
     size = max(50, len(times) // 2_000)
     blocks = max(1, len(times) // size)
     bounds = np.linspace(0, len(times), blocks + 1).astype(np.int64)
-    medians = [np.median(times[low:high]) for low, high in zip(bounds, bounds[1:], strict=False)]
+    medians = [np.median(times[low:high]) for low, high in pairwise(bounds)]
     middles = (bounds[:-1] + bounds[1:]) / 2
     return np.interp(np.arange(len(times)), middles, np.maximum.accumulate(medians))
 
@@ -281,9 +282,7 @@ def _pieces(numbering: Numbering, groups: Ints, times: Ints) -> tuple[Ints, Ints
     return starts, np.diff(np.r_[starts, count])
 
 
-def _targets(
-    numbering: Numbering, times: Ints, timed: NDArray[np.bool_], chance: Floats
-) -> Floats:
+def _targets(numbering: Numbering, times: Ints, timed: NDArray[np.bool_], chance: Floats) -> Floats:
     """Where on the axis of ``place`` each wants its slot."""
     if not len(numbering.place):
         return np.zeros(len(times))
