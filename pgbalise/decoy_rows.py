@@ -244,20 +244,8 @@ class _Weaver:
 
     def _move(self, times: Ints, delta: Ints) -> None:
         """Move a row's times by as much as the one that its key goes with."""
-        columns = []
-        for column in self.sample.columns:
-            if column.kind is ColumnKind.TIMESTAMP:
-                near = np.abs(column.values - times) <= _NEAR
-                moved: NDArray[np.int64] = (column.values + np.where(near, delta, 0)).astype(
-                    np.int64
-                )
-                column = replace(column, values=moved)
-            elif column.kind is ColumnKind.DATE:
-                near = np.abs(column.values * DAY - times) <= _NEAR
-                days = (times + delta) // DAY - times // DAY
-                column = replace(column, values=column.values + np.where(near, days, 0))
-            columns.append(column)
-        self.sample = replace(self.sample, columns=tuple(columns))
+        columns = tuple(_moved(column, times, delta) for column in self.sample.columns)
+        self.sample = replace(self.sample, columns=columns)
 
     def _any_time(self) -> Ints | None:
         moments: list[Column] = [
@@ -278,3 +266,17 @@ class _Weaver:
             taken.add(text)
             drawn.append(text)
         return drawn
+
+
+def _moved(column: Column, times: Ints, delta: Ints) -> Column:
+    values: NDArray[np.int64]
+    if column.kind is ColumnKind.TIMESTAMP:
+        near = np.abs(column.values - times) <= _NEAR
+        values = (column.values + np.where(near, delta, 0)).astype(np.int64)
+    elif column.kind is ColumnKind.DATE:
+        near = np.abs(column.values * DAY - times) <= _NEAR
+        days = (times + delta) // DAY - times // DAY
+        values = (column.values + np.where(near, days, 0)).astype(np.int64)
+    else:
+        return column
+    return replace(column, values=values)

@@ -86,16 +86,12 @@ class PsycopgSession:
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             oids = [oid for (oid,) in kinds]
             copy.set_types(oids)
-            json = [oid in _JSON for oid in oids]
+            json = [at for at, oid in enumerate(oids) if oid in _JSON]
             for row in rows:
-                copy.write_row(
-                    [
-                        Jsonb(v, str) if j and v is not None else v
-                        for v, j in zip(row, json, strict=True)
-                    ]
-                    if any(json)
-                    else row
-                )
+                values = list(row)
+                for at in json:
+                    values[at] = None if row[at] is None else Jsonb(row[at], str)
+                copy.write_row(values)
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""

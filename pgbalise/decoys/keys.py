@@ -2,8 +2,9 @@
 
 A sequence never gives a number twice, so what it gave and no row has (an insertion rolled back,
 a row deleted) stays free for ever: a *hole*. Decoys take holes, near in the order of time where
-the real numbers follow time, and share them: the same hole serves one decoy of each recipient, since
-each sees only their own. So few numbers are used up, and nobody sees a gap where others have a row.
+the real numbers follow time, and share them: the same hole serves one decoy of each recipient,
+since each sees only their own. So few numbers are used up, and nobody sees a gap where others
+have a row.
 
 A number given to a transaction that is still open is no hole yet: the last ones are left out.
 """
