@@ -324,7 +324,8 @@ def _survey(cluster: ThrowawayCluster, dbname: str) -> World:
     """Keep what each role must not see: all that anyone else is shown or that is stored."""
     world = World(cluster, dbname, {}, {})
     stored = {f"clinic.{view}": rows(world, "postgres", f"clinic.{view}") for view in VIEWS}
-    decoys = rows(world, "postgres", "balise_decoy.patient")
+    # as the view shows them, with whose they are
+    decoys = [(row[0], *row[2:]) for row in rows(world, "postgres", "balise_decoy.patient")]
     shown: dict[str, list[tuple[Any, ...]]] = {"ghost": [], "outsider": []}
     for role, schema in (("mallory", "marked"), ("victim", "marked"), ("carole", "marked_care")):
         shown[role] = [row for view in VIEWS for row in rows(world, role, f"{schema}.{view}")]
