@@ -32,6 +32,7 @@ from pgbalise.decoys.traits import (
 from pgbalise.errors import InvalidInput
 
 _TRIES: Final = 1_000
+_FREQUENT_TRIES: Final = 20
 _WOMEN_MARRIED: Final = 0.4
 
 _SEXES: Final[Mapping[str, str]] = {
@@ -256,8 +257,10 @@ class _Drawing:
         stream = Stream(seed, "birth")
         if born is None:
             born = date(1930 + stream.below(75), 1 + stream.below(12), 1)
-        for _ in range(_TRIES):
-            place = self.site.places.draw(stream, born)
+        for attempt in range(_TRIES):
+            # Where few places are frequent, all their numbers of a month may be in use.
+            places = self.site.places if attempt < _FREQUENT_TRIES else nir.Places()
+            place = places.draw(stream, born)
             number = nir.nir_13(sex, born, place, nir.draw_order(stream, self.mode))
             whole = number + nir.nir_key(number)
             texts = {
