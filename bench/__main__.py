@@ -33,6 +33,7 @@ MEASURES = (
     "robustness",
     "throughput",
     "policy_scale",
+    "decoy_views",
     "proxy",
     "rewriting",
     "ledger",

@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from pgbalise.errors import InvalidPolicy
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pgbalise.session import Session
 
@@ -204,6 +205,15 @@ def columns(session: Session, schema: str, name: str) -> list[ColumnInfo]:
     return [
         replace(info, unique_with=tuple(info.unique_with), feeds=tuple(info.feeds)) for info in rows
     ]
+
+
+def existing(known: Mapping[str, ColumnInfo], name: str, where: str) -> ColumnInfo:
+    """Return a relation's column by its name; raise InvalidPolicy when it has none such."""
+    if name not in known:
+        raise InvalidPolicy(
+            f"{where}: the relation has no column {name}", hint=f"it has {', '.join(known)}"
+        )
+    return known[name]
 
 
 def unique_keys(session: Session, schema: str, name: str) -> list[tuple[str, ...]]:

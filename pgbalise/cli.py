@@ -20,6 +20,7 @@ from typer.exceptions import Abort, TyperException
 
 from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
+from pgbalise.decoy_commands import decoys_app
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
 from pgbalise.keyfile import generate_key
@@ -45,6 +46,7 @@ app.add_typer(key_app, name="key")
 app.add_typer(policy_app, name="policy")
 app.add_typer(recipient_app, name="recipient")
 app.add_typer(epoch_app, name="epoch")
+app.add_typer(decoys_app, name="decoys")
 app.add_typer(registry_app, name="registry")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(alert_app, name="alert")
@@ -55,6 +57,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 
 _EXTRAS = {
     "python_calamine": "leaks",
+    **dict.fromkeys(("faker", "stdnum"), "decoys"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),

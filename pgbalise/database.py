@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlglot import exp
 
-from pgbalise.catalog import ColumnInfo, columns, protected_kin, server_version, unique_keys
+from pgbalise.catalog import ColumnInfo, columns, protected_kin, server_version
 from pgbalise.compile.cells import cast, column
-from pgbalise.compile.views import CATALOG, DECOYS, decoy_table, marked_view, table
+from pgbalise.compile.views import CATALOG, marked_view, table
+from pgbalise.decoy_tables import forget_decoys, prepare_decoys
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
 from pgbalise.fit import fit, fit_columns
 from pgbalise.install import OWNER, installed
@@ -267,13 +268,15 @@ def _give_words(
 
 
 def _withdraw(session: Session, before: Policy, after: Policy) -> None:
-    """Drop the views of relations that the new policy no longer names."""
+    """Drop the views of relations that the new policy no longer names, or gives to others."""
     stay = {
-        (schema, relation.view) for relation in after.relations for schema in after.schemas.values()
+        (schema, relation.view, relation.qualified)
+        for relation in after.relations
+        for schema in after.schemas.values()
     }
     for relation in before.relations:
         for schema in before.schemas.values():
-            if (schema, relation.view) not in stay:
+            if (schema, relation.view, relation.qualified) not in stay:
                 session.run("DROP VIEW IF EXISTS %I.%I", schema, relation.view)
 
 
@@ -312,7 +315,7 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
         CATALOG,
         "relation",
         ("schema_name", "relation_name", "column_names", "needed_columns"),
-        [(r.schema, r.name, [info.name for info in infos], list(r.needed)) for r, infos in stored],
+        [(r.schema, r.name, [info.name for info in infos], list(r.named)) for r, infos in stored],
     )
     numbers = _relation_numbers(session)
     rows = []
@@ -324,7 +327,7 @@ def _protect(session: Session, policy: Policy, key: MasterKey) -> None:
     session.append(CATALOG, "relation_secret", ("relation_id", "seeds", "keys"), rows)
     for relation in policy.relations:
         if relation.decoys:
-            _decoy_table(session, relation)
+            prepare_decoys(session, relation)
     _write_views(session, policy, stored)
 
 
@@ -409,102 +412,13 @@ def refresh_views(session: Session, relation: str | None = None) -> list[str]:
     chosen = policy.relations if relation is None else (policy.relation(relation),)
     for one in chosen:
         if one.decoys:
-            _decoy_table(session, one)
+            prepare_decoys(session, one)
     _write_views(session, policy, [(r, columns(session, r.schema, r.name)) for r in chosen])
     enrolled = [r for r in recipients(session) if r.revoked_at is None]
     _grant(
         session, replace(policy, relations=chosen), [(r.role, r.recipient_class) for r in enrolled]
     )
     return [f"{schema}.{r.view}" for r in chosen for schema in policy.schemas.values()]
-
-
-def _decoy_table(session: Session, relation: Relation) -> None:
-    name = decoy_table(relation)
-    if not session.fetch("SELECT 1 FROM pg_namespace WHERE nspname = $1::text", DECOYS):
-        session.run("CREATE SCHEMA %I", DECOYS)
-    session.run("GRANT USAGE ON SCHEMA %I TO %I", DECOYS, OWNER)
-    if session.fetch(
-        "SELECT 1 FROM pg_namespace AS d, pg_namespace AS c"
-        " WHERE d.nspname = $1::text AND c.nspname = $2::text AND d.nspowner <> c.nspowner",
-        DECOYS,
-        CATALOG,
-    ):
-        raise DatabaseProblem(f"schema {DECOYS} belongs to somebody else", hint="drop it first")
-    # predicate locks would tell a recipient which of its rows are decoys
-    session.run("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_lock_status() FROM PUBLIC")
-    session.run("GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO pg_monitor")
-    there = {info.name for info in columns(session, DECOYS, name)}
-    if there:
-        for info in columns(session, relation.schema, relation.name):
-            if info.name not in there:
-                _refuse_foreign_checks(session, relation, info.name)
-                session.run(
-                    "ALTER TABLE %I.%I ADD COLUMN %I %s", DECOYS, name, info.name, info.type_text
-                )
-        _keep_no_statistics(session, relation)
-        return
-    session.run(
-        "CREATE TABLE %I.%I (balise_recipient name NOT NULL,"
-        " LIKE %I.%I INCLUDING DEFAULTS INCLUDING GENERATED)",
-        DECOYS,
-        name,
-        relation.schema,
-        relation.name,
-    )
-    _keep_no_statistics(session, relation)
-    # in the key's own order, so that its index and this one can be merged
-    named = {column for column, _ in relation.key}
-    keys = next(
-        k for k in unique_keys(session, relation.schema, relation.name) if named.issuperset(k)
-    )
-    listed = ", ".join(["%I"] * len(keys))
-    session.run(f"CREATE UNIQUE INDEX ON %I.%I (balise_recipient, {listed})", DECOYS, name, *keys)
-    session.run("ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY", DECOYS, name)
-    # row security, not a WHERE in the view: a recipient's own functions are then never given
-    # another recipient's decoys, however cheap they claim to be
-    session.run(
-        "CREATE POLICY own_decoys ON %I.%I FOR SELECT USING (balise_recipient = SESSION_USER)",
-        DECOYS,
-        name,
-    )
-    session.run("GRANT SELECT ON %I.%I TO %I", DECOYS, name, OWNER)
-
-
-def _refuse_foreign_checks(session: Session, relation: Relation, name: str) -> None:
-    """A domain's condition is run for every decoy, with the rights of who writes the views.
-
-    So it may call nothing but what the server itself has.
-    """
-    if session.fetch(
-        "WITH RECURSIVE made(type) AS ("
-        "SELECT a.atttypid FROM pg_attribute AS a"
-        " WHERE a.attrelid = format('%I.%I', $1::text, $2::text)::regclass"
-        " AND a.attname = $3::text"
-        " UNION SELECT t.typbasetype FROM made JOIN pg_type AS t"
-        " ON t.oid = made.type AND t.typtype = 'd')"
-        " SELECT 1 FROM made JOIN pg_constraint AS k ON k.contypid = made.type"
-        " JOIN pg_depend AS d ON d.classid = 'pg_constraint'::regclass AND d.objid = k.oid"
-        " AND d.refobjid <> k.contypid LIMIT 1",
-        relation.schema,
-        relation.name,
-        name,
-    ):
-        raise InvalidPolicy(
-            f"{relation.qualified}: column {name} is of a domain whose condition calls functions"
-            " that are not PostgreSQL's own, and the relation has decoys",
-            hint=f"give {name} a plain type with a CHECK of the table, or write decoys = false",
-        )
-
-
-def _keep_no_statistics(session: Session, relation: Relation) -> None:
-    """EXPLAIN's estimates would confirm guesses about the decoys of all recipients."""
-    for info in columns(session, relation.schema, relation.name):
-        session.run(
-            "ALTER TABLE %I.%I ALTER COLUMN %I SET STATISTICS 0",
-            DECOYS,
-            decoy_table(relation),
-            info.name,
-        )
 
 
 def enrol(
@@ -623,8 +537,8 @@ def _grant(
 def revoke(session: Session, role: str) -> None:
     """Stop a recipient's access at once.
 
-    It stays traceable for ever, so its name is never enrolled again. Must run inside one
-    transaction.
+    It stays traceable for ever, so its name is never enrolled again; its decoys are retired, and
+    stay known. Must run inside one transaction.
     """
     installed(session)
     _one_at_a_time(session)
@@ -636,6 +550,7 @@ def revoke(session: Session, role: str) -> None:
     if not rows:
         raise InvalidRecipient(f"role {role} is not enrolled")
     session.fetch("DELETE FROM balise.codeword WHERE role_name = $1::text", role)
+    forget_decoys(session, role)
     if not session.fetch("SELECT 1 FROM pg_roles WHERE rolname = $1::text", role):
         return
     session.run("REVOKE EXECUTE ON FUNCTION %I.refuse() FROM %I", CATALOG, role)
@@ -758,6 +673,9 @@ class _Recorder:
 
     def load(self, table: str, rows: pa.Table) -> None:
         self._session.load(table, rows)
+
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        self._session.fill(schema, table, rows)
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         return self._session.read(query, names)

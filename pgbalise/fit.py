@@ -10,10 +10,13 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from pgbalise.catalog import columns, relation_info, unique_keys
+from pgbalise.catalog import columns, existing, relation_info, unique_keys
 from pgbalise.errors import InvalidPolicy
+from pgbalise.fit_decoys import fit_decoys
 from pgbalise.install import OWNER
-from pgbalise.marking.policy import Derivation, Tolerance, quote
+from pgbalise.lineage import in_order, links
+from pgbalise.marking.document import quote
+from pgbalise.marking.policy import Derivation, Tolerance
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 
 if TYPE_CHECKING:
@@ -33,9 +36,6 @@ _KINDS: Final = {
 
 _LONGEST_NAME: Final = 63
 """Bytes of an identifier; PostgreSQL cuts off what is longer."""
-
-_MOST_COLUMNS: Final = 1_600
-"""Columns that a table can have."""
 
 _MOST_IN_A_ROW: Final = 1_664
 """Columns that a row can have while a query runs."""
@@ -213,11 +213,13 @@ def fit(session: Session, policy: Policy) -> None:
         known = {column.name: column for column in found}
         _fit_views(session, policy, relation)
         _fit_width(policy, relation, len(known))
-        _fit_decoys(relation, known)
+        fit_decoys(relation, known)
         _fit_key(session, relation, info, known)
         for carrier in relation.carriers:
             _fit_carrier(relation, carrier, known)
             _fit_checks(session, relation, carrier, known[carrier.column])
+    if policy.decoys is not None:
+        in_order(policy, links(session, policy))
 
 
 def fit_columns(relation: Relation, infos: Sequence[ColumnInfo]) -> None:
@@ -228,7 +230,7 @@ def fit_columns(relation: Relation, infos: Sequence[ColumnInfo]) -> None:
     known = {column.name: column for column in infos}
     for name, declared in relation.key:
         where = f"{relation.qualified}: key"
-        _same_name(declared, _existing(known, name, where), f"{where} {name}")
+        _same_name(declared, existing(known, name, where), f"{where} {name}")
     for carrier in relation.carriers:
         _fit_carrier(relation, carrier, known)
 
@@ -327,23 +329,6 @@ def _fit_width(policy: Policy, relation: Relation, width: int) -> None:
         )
 
 
-def _fit_decoys(relation: Relation, known: Mapping[str, ColumnInfo]) -> None:
-    if not relation.decoys:
-        return
-    where = f"{relation.qualified}: decoys"
-    if "balise_recipient" in known:
-        raise InvalidPolicy(
-            f"{where}: their table has a column balise_recipient of its own",
-            hint="rename the relation's",
-        )
-    if len(known) >= _MOST_COLUMNS:
-        raise InvalidPolicy(
-            f"{where}: their table has one column more than the relation, {len(known) + 1}, and a"
-            f" table at most {_MOST_COLUMNS}",
-            hint="write decoys = false",
-        )
-
-
 def _fit_key(
     session: Session,
     relation: Relation,
@@ -352,7 +337,7 @@ def _fit_key(
 ) -> None:
     where = f"{relation.qualified}: key"
     for name, declared in relation.key:
-        column = _existing(known, name, where)
+        column = existing(known, name, where)
         _same_name(declared, column, f"{where} {name}")
         # a materialised view's columns are never declared NOT NULL
         if not column.not_null and info.kind != "m":
@@ -404,7 +389,7 @@ def _fit_key(
 
 def _fit_carrier(relation: Relation, carrier: Carrier, known: Mapping[str, ColumnInfo]) -> None:
     where = f"{relation.qualified}: carrier {carrier.column}"
-    column = _existing(known, carrier.column, where)
+    column = existing(known, carrier.column, where)
     actual = column.type
     if actual != carrier.type:
         finest = _finest(carrier)
@@ -437,11 +422,11 @@ def _fit_carrier(relation: Relation, carrier: Carrier, known: Mapping[str, Colum
     if carrier.kind is Kind.CATEGORICAL:
         _exact(column, where)
     for name, declared in carrier.entity:
-        other = _existing(known, name, f"{where}: entity")
+        other = existing(known, name, f"{where}: entity")
         _same_name(declared, other, f"{where}: entity {name}")
     if carrier.by is not None:
         name, declared = carrier.by
-        other = _existing(known, name, f"{where}: by")
+        other = existing(known, name, f"{where}: by")
         _same_name(declared, other, f"{where}: by {name}")
         _exact(other, f"{where}: by {name}")
 
@@ -491,14 +476,6 @@ def _finest(carrier: Carrier) -> int:
         (decimals(t.quantum) for t in carrier.tolerances.values() if isinstance(t, Tolerance)),
         default=0,
     )
-
-
-def _existing(known: Mapping[str, ColumnInfo], name: str, where: str) -> ColumnInfo:
-    if name not in known:
-        raise InvalidPolicy(
-            f"{where}: the relation has no column {name}", hint=f"it has {', '.join(known)}"
-        )
-    return known[name]
 
 
 def _same_name(declared: SqlType, column: ColumnInfo, where: str) -> None:

@@ -57,6 +57,10 @@ _OUT_OF_LOGS = {
 }
 
 
+_FILLED = 10_000
+"""Rows that go to the server in one statement."""
+
+
 class PlpySession:
     """A Session over the server programming interface that ``plpy`` gives."""
 
@@ -146,6 +150,32 @@ class PlpySession:
             f"{casts} FROM unnest({arrays}) AS u({names})",
         )
         self.fetch(statement, *(column.to_pylist() for column in rows.columns))
+
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        """Append many rows to a table, columns by name; text, numbers, dates and timestamps."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        names = rows.column_names
+        [(statement,)] = self.fetch(
+            "SELECT format('INSERT INTO %I.%I (%s) SELECT %s FROM unnest(%s) AS u(%s)', $1, $2,"
+            " string_agg(format('%I', c.name), ', ' ORDER BY c.at),"
+            " string_agg(format('c%s::%s', c.at, format_type(a.atttypid, a.atttypmod)), ', '"
+            " ORDER BY c.at),"
+            " string_agg(format('$%s::text[]', c.at), ', ' ORDER BY c.at),"
+            " string_agg(format('c%s', c.at), ', ' ORDER BY c.at))"
+            " FROM unnest($3) WITH ORDINALITY AS c(name, at)"
+            " JOIN pg_attribute AS a ON a.attrelid = format('%I.%I', $1, $2)::regclass"
+            " AND a.attname = c.name",
+            schema,
+            table,
+            list(names),
+        )
+        with self.set_for_now(_OUT_OF_LOGS):
+            for batch in rows.to_batches(_FILLED):
+                texts = [pc.cast(column, pa.string()).to_pylist() for column in batch.columns]
+                if batch.num_rows:
+                    self.plpy.execute(self.plpy.prepare(statement, ["text[]"] * len(names)), texts)
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""

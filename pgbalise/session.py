@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 from psycopg import RawCursor, errors, sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import Jsonb
 
 from pgbalise.errors import DatabaseProblem, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+_JSON = (114, 3802)
+"""The oids of json and jsonb, which are given as text."""
 
 
 class Session(Protocol):
@@ -36,6 +41,9 @@ class Session(Protocol):
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
+
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        """Append many rows to a table, columns by name; text, numbers, dates and timestamps."""
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""
@@ -76,9 +84,14 @@ class PsycopgSession:
             sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            copy.set_types([oid for (oid,) in kinds])
+            oids = [oid for (oid,) in kinds]
+            copy.set_types(oids)
+            json = [at for at, oid in enumerate(oids) if oid in _JSON]
             for row in rows:
-                copy.write_row(row)
+                values = list(row)
+                for at in json:
+                    values[at] = None if row[at] is None else Jsonb(row[at], str)
+                copy.write_row(values)
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -87,6 +100,19 @@ class PsycopgSession:
         body = io.BytesIO()
         pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
         statement = sql.SQL("COPY {} FROM STDIN (FORMAT csv)").format(sql.Identifier(table))
+        with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(body.getbuffer())
+
+    def fill(self, schema: str, table: str, rows: pa.Table) -> None:
+        """Append many rows to a table, columns by name; text, numbers, dates and timestamps."""
+        import pyarrow.csv
+
+        body = io.BytesIO()
+        pyarrow.csv.write_csv(rows, body, pyarrow.csv.WriteOptions(include_header=False))
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+            sql.Identifier(schema, table),
+            sql.SQL(", ").join(map(sql.Identifier, rows.column_names)),
+        )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(body.getbuffer())
 

@@ -20,7 +20,8 @@ import numpy as np
 from pgbalise.catalog import ColumnInfo, RelationInfo, columns, relations, sample, unique_keys
 from pgbalise.errors import InvalidInput
 from pgbalise.fit import standing
-from pgbalise.marking.policy import load_policy, quote
+from pgbalise.marking.document import quote
+from pgbalise.marking.policy import load_policy
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
 
 if TYPE_CHECKING:

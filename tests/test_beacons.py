@@ -181,11 +181,11 @@ def dpi_with_decoys(empty_db: psycopg.Connection[Any]) -> Iterator[PsycopgSessio
         enrol(session, ["anna", "bob"], RecipientClass.SECONDARY, key)
         with empty_db.cursor() as cursor:
             cursor.executemany(
-                "INSERT INTO balise_decoy.people VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                "INSERT INTO balise_decoy.people VALUES (%s, 1, %s, %s, %s, %s, %s, %s, %s, %s)",
                 DECOYS,
             )
         empty_db.execute(
-            "INSERT INTO balise_decoy.lab VALUES ('anna', 812345678901, 90001, 'x', 5)"
+            "INSERT INTO balise_decoy.lab VALUES ('anna', 1, 812345678901, 90001, 'x', 5)"
         )
     empty_db.execute("GRANT USAGE ON SCHEMA balise TO gate")
     empty_db.execute("GRANT EXECUTE ON FUNCTION balise.decoy_digests(bytea) TO gate")
@@ -250,8 +250,8 @@ def test_the_database_makes_the_same_digests(dpi_with_decoys: PsycopgSession) ->
     session.fetch("DELETE FROM balise_decoy.people")
     session.fetch("DELETE FROM balise_decoy.lab")
     session.fetch(
-        "INSERT INTO balise_decoy.people (balise_recipient, patient_id, phone)"
-        " SELECT 'r' || n, n, v FROM jsonb_array_elements_text($1) WITH ORDINALITY AS t(v, n)",
+        "INSERT INTO balise_decoy.people (balise_recipient, balise_decoy, patient_id, phone)"
+        " SELECT 'r' || n, n, n, v FROM jsonb_array_elements_text($1) WITH ORDINALITY AS t(v, n)",
         Jsonb(WORDS),
     )
     theirs: dict[str, set[bytes]] = {}

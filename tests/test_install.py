@@ -765,7 +765,7 @@ def test_a_domain_runs_nothing_when_its_column_comes_to_the_decoys(
     with protected.transaction():
         apply_policy(PsycopgSession(protected), document, KEY)
     protected.execute(
-        "INSERT INTO balise_decoy.lab_result SELECT 'alice', * FROM dpi.lab_result LIMIT 3"
+        "INSERT INTO balise_decoy.lab_result SELECT 'alice', 1, * FROM dpi.lab_result LIMIT 3"
     )
     with psycopg.connect(cluster.dsn(protected.info.dbname, "app"), autocommit=True) as app:
         app.execute(

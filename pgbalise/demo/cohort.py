@@ -15,7 +15,8 @@ is in nafld1, so the foreign keys hold without dropping a row. What the source s
 
 The cohort is de-identified. What it lacks is drawn from a seed, and is nobody's: names from
 Faker's French lists, the hospital number (IPP), a birth date that gives the age at inclusion,
-the inclusion date from which the source's day offsets count, the time of day of each result.
+the inclusion date from which the source's day offsets count, the time of day of each result, and
+the numbers of results and diagnoses, which skip some: those of cancelled orders.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 _FIRST_INCLUSION: Final = np.datetime64("1997-01-01", "D")
 _STUDY_END: Final = np.datetime64("2017-12-31", "D")
 _BATCH: Final = 20_000
+
+_CANCELLED: Final = 0.04
+"""Orders that were cancelled after their numbers were taken, for each one that was not."""
 
 _TABLES: Final = """
 CREATE SCHEMA dpi;
@@ -156,7 +160,7 @@ def build_cohort(seed: int = 1) -> Cohort:
     return Cohort(
         patient=_build_patients(random, patients, ids, included),
         lab_result=_build_results(random, results, ids, result_patient, included),
-        diagnosis=_build_diagnoses(events, ids, event_patient, included),
+        diagnosis=_build_diagnoses(random, events, ids, event_patient, included),
     )
 
 
@@ -340,7 +344,7 @@ def _build_results(
     return Table(
         "lab_result",
         {
-            "result_id": _text(np.arange(1, len(order) + 1)),
+            "result_id": _text(_draw_numbers(random, sample_of[order])),
             "patient_id": _text(ids[patient[order]]),
             "test": _text(tests[test[order]]),
             "value": _numbers(source["value"][order]),
@@ -367,7 +371,22 @@ def _draw_minutes(random: np.random.Generator, count: int) -> NDArray[np.int64]:
     return np.where(random.random(count) < 0.7, morning, whole_day).astype(np.int64)
 
 
+def _draw_numbers(random: np.random.Generator, orders: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return rising numbers from 1 that skip some, as a sequence's do.
+
+    ``orders`` is the order that each row belongs to. Before some of them another one was cancelled
+    after its numbers were taken, as many as an order of this hospital takes.
+    """
+    begins = np.flatnonzero(np.r_[True, orders[1:] != orders[:-1]])
+    sizes = np.diff(np.r_[begins, len(orders)])
+    cancelled = random.random(len(begins)) < _CANCELLED
+    step = np.ones(len(orders), np.int64)
+    step[begins] += np.where(cancelled, random.choice(sizes, size=len(begins)), 0)
+    return np.cumsum(step)
+
+
 def _build_diagnoses(
+    random: np.random.Generator,
     source: dict[str, NDArray[Any]],
     ids: NDArray[np.int64],
     patient: NDArray[np.int64],
@@ -375,11 +394,12 @@ def _build_diagnoses(
 ) -> Table:
     day = included[patient] + source["days"].astype("timedelta64[D]")
     event = source["event"].astype(str)
-    order = np.lexsort((event, patient, day))
+    # within a day as they were entered, which is no order of anything else
+    order = np.lexsort((random.random(len(day)), day))
     return Table(
         "diagnosis",
         {
-            "diagnosis_id": _text(np.arange(1, len(order) + 1)),
+            "diagnosis_id": _text(_draw_numbers(random, np.arange(len(order)))),
             "patient_id": _text(ids[patient[order]]),
             "event": _text(event[order]),
             "diagnosed_on": _text(day[order]),

@@ -7,15 +7,30 @@ tracing need no database. Written as TOML (or the same structure as JSON); see d
 from __future__ import annotations
 
 import json
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from pgbalise.decoys.identity import Role
 from pgbalise.errors import InvalidPolicy
+from pgbalise.marking.decoy_policy import (
+    DecoyPolicy,
+    read_decoys,
+    read_identity,
+    read_parents,
+)
+from pgbalise.marking.document import (
+    flag_of,
+    list_of,
+    only,
+    quote,
+    split_name,
+    table_of,
+    text_of,
+)
 from pgbalise.marking.types import (
     KEY_TYPES,
     Kind,
@@ -108,6 +123,11 @@ class Relation:
     decoys: bool
     unique: bool = False
     """Whether the policy's author answers for the key where no index keeps it unique."""
+    identity: Mapping[str, Role] = field(default_factory=dict)
+    """What columns say of who a patient is; of the other columns decoys follow the real rows."""
+    parents: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Columns that refer to the key of another relation (schema and name), where the database
+    has no foreign key that says so."""
 
     @property
     def qualified(self) -> str:
@@ -122,6 +142,11 @@ class Relation:
             names += [carrier.column, *(name for name, _ in carrier.entity)]
             names += [carrier.by[0]] if carrier.by else []
         return tuple(dict.fromkeys(names))
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that the policy names: what marks rest on, and what decoys do."""
+        return tuple(dict.fromkeys([*self.needed, *self.identity, *self.parents]))
 
     def carriers_for(self, recipient_class: RecipientClass) -> tuple[Carrier, ...]:
         """The carriers that a class of recipients gets marked: all, or the neutral ones."""
@@ -139,6 +164,8 @@ class Policy:
     """The schema of the marked views, by class of recipient."""
     derivation: Derivation
     epoch: int
+    decoys: DecoyPolicy | None = None
+    """None when no decoys are to be issued, whatever relations have room for them."""
 
     def relation(self, name: str | None) -> Relation:
         """Return the relation of that name (``schema.name``); None means the only one."""
@@ -152,27 +179,6 @@ class Policy:
                 return relation
         known = ", ".join(relation.qualified for relation in self.relations)
         raise InvalidPolicy(f"the policy has no relation {name}", hint=f"it has {known}")
-
-
-_PLAIN = re.compile(r"^[a-z_][a-z0-9_$]*$")
-_NAME = re.compile(r'^("(?:[^"]|"")+"|[^".\s]+)\.("(?:[^"]|"")+"|[^".\s]+)$')
-
-
-def quote(name: str) -> str:
-    """Write an identifier as PostgreSQL does, with quotes only where it needs them."""
-    return name if _PLAIN.match(name) else '"' + name.replace('"', '""') + '"'
-
-
-def split_name(text: str, where: str) -> tuple[str, str]:
-    """Split ``schema.name``, either part quoted or not; unquoted parts fold to lower case."""
-    match = _NAME.match(text)
-    if not match:
-        raise InvalidPolicy(f"{where}: {text!r} is not of the form schema.name")
-    schema, name = (
-        part[1:-1].replace('""', '"') if part.startswith('"') else part.lower()
-        for part in match.groups()
-    )
-    return schema, name
 
 
 def load_policy(text: str) -> Policy:
@@ -195,12 +201,12 @@ def load_document(text: str) -> dict[str, Any]:
 
 def parse_policy(document: Mapping[str, Any]) -> Policy:
     """Build a policy from its document; raise InvalidPolicy saying what is wrong and where."""
-    _only(document, {"views", "derivation", "epoch", "relation"}, "the policy")
-    views = _table(document.get("views", {}), "views")
-    _only(views, {"secondary", "care"}, "views")
+    only(document, {"views", "derivation", "epoch", "decoys", "relation"}, "the policy")
+    views = table_of(document.get("views", {}), "views")
+    only(views, {"secondary", "care"}, "views")
     schemas = {
-        RecipientClass.SECONDARY: _text(views.get("secondary", "marked"), "views.secondary"),
-        RecipientClass.CARE: _text(views.get("care", "marked_care"), "views.care"),
+        RecipientClass.SECONDARY: text_of(views.get("secondary", "marked"), "views.secondary"),
+        RecipientClass.CARE: text_of(views.get("care", "marked_care"), "views.care"),
     }
     if len(set(schemas.values())) != len(schemas):
         raise InvalidPolicy("views: secondary and care need different schemas")
@@ -211,8 +217,10 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
     epoch = document.get("epoch", 1)
     if not isinstance(epoch, int) or isinstance(epoch, bool) or epoch < 1:
         raise InvalidPolicy("epoch: must be a whole number from 1")
-    tables = _table(document.get("relation", {}), "relation")
-    relations = tuple(_relation(name, _table(body, name)) for name, body in sorted(tables.items()))
+    tables = table_of(document.get("relation", {}), "relation")
+    relations = tuple(
+        _relation(name, table_of(body, name)) for name, body in sorted(tables.items())
+    )
     if not relations:
         raise InvalidPolicy("the policy protects no relation", hint='add [relation."schema.name"]')
     seen: set[tuple[str, str]] = set()
@@ -229,38 +237,69 @@ def parse_policy(document: Mapping[str, Any]) -> Policy:
             raise InvalidPolicy(
                 f"{relation.qualified}: the schema of marked views is not protected"
             )
-    return Policy(relations, schemas, derivation, epoch)
+    _check_parents(relations)
+    decoys = None
+    if "decoys" in document:
+        possible = {(relation.schema, relation.name) for relation in relations if relation.decoys}
+        decoys = read_decoys(table_of(document["decoys"], "decoys"), possible)
+    return Policy(relations, schemas, derivation, epoch, decoys)
+
+
+def _check_parents(relations: tuple[Relation, ...]) -> None:
+    """Raise InvalidPolicy unless each parent is a relation with decoys and a key of one column."""
+    by_name = {(relation.schema, relation.name): relation for relation in relations}
+    for relation in relations:
+        for name, wanted in relation.parents.items():
+            where = f"{relation.qualified}: parent {name}"
+            parent = by_name.get(wanted)
+            if parent is None or not parent.decoys:
+                raise InvalidPolicy(
+                    f"{where}: {quote(wanted[0])}.{quote(wanted[1])} is not a relation of the"
+                    " policy with decoys",
+                    hint="leave it out: the column then follows the real rows",
+                )
+            if len(parent.key) != 1:
+                raise InvalidPolicy(
+                    f"{where}: the key of {parent.qualified} has several columns",
+                    hint="declare the foreign key in the database",
+                )
 
 
 def _relation(name: str, body: Mapping[str, Any]) -> Relation:
     schema, bare = split_name(name, "relation")
-    _only(body, {"key", "unique", "carrier", "view", "decoys"}, name)
+    only(body, {"key", "unique", "carrier", "view", "decoys", "identity", "parent"}, name)
     key = _columns(body.get("key"), f"{name}: key")
     if not key:
         raise InvalidPolicy(f"{name}: it has no key", hint='write key = { id = "bigint" }')
-    tables = _table(body.get("carrier", {}), f"{name}: carrier")
-    if not tables:
-        raise InvalidPolicy(f"{name}: it has no carrier")
-    decoys, unique = (body.get(flag, False) for flag in ("decoys", "unique"))
-    for flag, value in (("decoys", decoys), ("unique", unique)):
-        if not isinstance(value, bool):
-            raise InvalidPolicy(f"{name}: {flag} must be true or false")
-    default = DEFAULT_CELLS_PER_ROW / len(tables)
+    decoys, unique = (flag_of(body, flag, name) for flag in ("decoys", "unique"))
+    tables = table_of(body.get("carrier", {}), f"{name}: carrier")
+    if not tables and not decoys:
+        raise InvalidPolicy(
+            f"{name}: it has no carrier", hint="a relation without carriers needs decoys = true"
+        )
+    default = DEFAULT_CELLS_PER_ROW / max(1, len(tables))
     key_columns = {column for column, _ in key}
     carriers = []
     for column, table in sorted(tables.items()):
         where = f"{name}: carrier {column}"
         if column in key_columns:
             raise InvalidPolicy(f"{where}: a key is never marked")
-        carriers.append(_carrier(column, _table(table, where), default, where))
+        carriers.append(_carrier(column, table_of(table, where), default, where))
     steering = {c for carrier in carriers for c, _ in carrier.entity}
     steering |= {carrier.by[0] for carrier in carriers if carrier.by}
     for column in sorted(steering & set(tables)):
         raise InvalidPolicy(
             f"{name}: carrier {column} is what another carrier goes by, so it must stay as it is"
         )
-    view = _text(body.get("view", bare), f"{name}: view")
-    return Relation(schema, bare, key, tuple(carriers), view, decoys, unique)
+    view = text_of(body.get("view", bare), f"{name}: view")
+    identity = read_identity(body.get("identity", {}), f"{name}: identity", set(tables))
+    parents = read_parents(body.get("parent", {}), f"{name}: parent", set(tables))
+    if (identity or parents) and not decoys:
+        raise InvalidPolicy(
+            f"{name}: identity and parent are for a relation with decoys",
+            hint="write decoys = true",
+        )
+    return Relation(schema, bare, key, tuple(carriers), view, decoys, unique, identity, parents)
 
 
 _TOLERANCE = {"quantum", "bounds", "thresholds", "skip", "grid", "equivalents"}
@@ -268,17 +307,14 @@ _TOLERANCE = {"quantum", "bounds", "thresholds", "skip", "grid", "equivalents"}
 
 def _carrier(column: str, body: Mapping[str, Any], default: Decimal, where: str) -> Carrier:
     known = {"type", "density", "neutral", "entity", "by", "tolerance", "scale", "continuous"}
-    _only(body, known | _TOLERANCE, where)
-    declared = SqlType.parse(_text(body.get("type"), f"{where}: type"))
+    only(body, known | _TOLERANCE, where)
+    declared = SqlType.parse(text_of(body.get("type"), f"{where}: type"))
     if declared.kind is None:
         raise InvalidPolicy(f"{where}: a column of type {declared} cannot be marked")
     density = number(body.get("density", default), f"{where}: density")
     if not 0 < density <= 1:
         raise InvalidPolicy(f"{where}: density must be above 0 and at most 1")
-    flags = {flag: body.get(flag, False) for flag in ("neutral", "continuous")}
-    for flag, value in flags.items():
-        if not isinstance(value, bool):
-            raise InvalidPolicy(f"{where}: {flag} must be true or false")
+    flags = {flag: flag_of(body, flag, where) for flag in ("neutral", "continuous")}
     if flags["continuous"] and declared.kind is not Kind.FLOAT:
         raise InvalidPolicy(f"{where}: only a floating-point column can be continuous")
     by = _columns(body.get("by", {}), f"{where}: by")
@@ -288,9 +324,9 @@ def _carrier(column: str, body: Mapping[str, Any], default: Decimal, where: str)
             raise InvalidPolicy(f"{where}: by names one column")
         if set(body) & _TOLERANCE:
             raise InvalidPolicy(f"{where}: with by, each value has its own tolerance table")
-        tables = _table(body.get("tolerance", {}), f"{where}: tolerance")
+        tables = table_of(body.get("tolerance", {}), f"{where}: tolerance")
         bodies = {
-            value: _table(table, f"{where}: tolerance {value}")
+            value: table_of(table, f"{where}: tolerance {value}")
             for value, table in sorted(tables.items())
         }
         if not bodies:
@@ -360,9 +396,9 @@ def _tolerance(
 ) -> Tolerance | Equivalents:
     kind = declared.kind
     assert kind is not None
-    _only(body, _TOLERANCE, where)
+    only(body, _TOLERANCE, where)
     if kind is Kind.CATEGORICAL:
-        _only(body, {"equivalents"}, where)
+        only(body, {"equivalents"}, where)
         groups = _equivalents(body.get("equivalents"), where)
         longest = max(len(member) for group in groups for member in group)
         if declared.precision is not None and longest > declared.precision:
@@ -383,7 +419,7 @@ def _tolerance(
     ):
         raise InvalidPolicy(f"{where}: the quantum is finer than the column's scale ({declared})")
     low, high = declared.limits(scale)
-    bounds = _list(body.get("bounds", ["", ""]), f"{where}: bounds")
+    bounds = list_of(body.get("bounds", ["", ""]), f"{where}: bounds")
     if len(bounds) != 2:
         raise InvalidPolicy(f"{where}: bounds are a list of two, the lowest and the highest value")
     if bounds[0] != "":
@@ -395,7 +431,10 @@ def _tolerance(
     values = {
         name: tuple(
             sorted(
-                {value_units(kind, v, f"{where}: {name}") for v in _list(body.get(name, []), name)}
+                {
+                    value_units(kind, v, f"{where}: {name}")
+                    for v in list_of(body.get(name, []), name)
+                }
             )
         )
         for name in ("thresholds", "skip")
@@ -412,8 +451,8 @@ def _tolerance(
 
 def _equivalents(value: object, where: str) -> tuple[tuple[str, ...], ...]:
     groups = tuple(
-        tuple(_text(member, f"{where}: equivalents") for member in _list(group, where))
-        for group in _list(value if value is not None else [], f"{where}: equivalents")
+        tuple(text_of(member, f"{where}: equivalents") for member in list_of(group, where))
+        for group in list_of(value if value is not None else [], f"{where}: equivalents")
     )
     members = [member for group in groups for member in group]
     if not groups or any(len(group) < 2 for group in groups):
@@ -429,8 +468,8 @@ def _columns(value: object, where: str) -> tuple[tuple[str, SqlType], ...]:
     columns = []
     # in the order of their names: the order of a table's entries is lost in JSON, and it must
     # not change which cells are marked
-    for column, text in sorted(_table(value, where).items()):
-        declared = SqlType.parse(_text(text, f"{where} {column}"))
+    for column, text in sorted(table_of(value, where).items()):
+        declared = SqlType.parse(text_of(text, f"{where} {column}"))
         if declared.name not in KEY_TYPES:
             raise InvalidPolicy(
                 f"{where} {column}: a column of type {declared} cannot be part of a key",
@@ -438,31 +477,3 @@ def _columns(value: object, where: str) -> tuple[tuple[str, SqlType], ...]:
             )
         columns.append((column, declared))
     return tuple(columns)
-
-
-def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
-    for name in table:
-        if name not in known:
-            raise InvalidPolicy(f"{where}: unknown setting {name!r}", hint=f"known: {_join(known)}")
-
-
-def _join(names: set[str]) -> str:
-    return ", ".join(sorted(names))
-
-
-def _table(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidPolicy(f"{where}: must be a table")
-    return value
-
-
-def _list(value: object, where: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise InvalidPolicy(f"{where}: must be a list")
-    return value
-
-
-def _text(value: object, where: str) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
-        raise InvalidPolicy(f"{where}: must be a text that is not empty")
-    return value

@@ -101,10 +101,10 @@ OTHERS_DECOYS = "leurre-v"
 
 DECOYS = f"""
 INSERT INTO balise_decoy.patient
-SELECT 'mallory', id, 'leurre-m-' || id, ville, solde, naissance, vu_le
+SELECT 'mallory', 1, id, 'leurre-m-' || id, ville, solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(1001, 1012) AS i) AS p;
 INSERT INTO balise_decoy.patient
-SELECT 'victim', id, '{OTHERS_DECOYS}-' || id, CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END,
+SELECT 'victim', 2, id, '{OTHERS_DECOYS}-' || id, CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END,
        solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(2001, 2120) AS i) AS p;
 """
@@ -324,7 +324,8 @@ def _survey(cluster: ThrowawayCluster, dbname: str) -> World:
     """Keep what each role must not see: all that anyone else is shown or that is stored."""
     world = World(cluster, dbname, {}, {})
     stored = {f"clinic.{view}": rows(world, "postgres", f"clinic.{view}") for view in VIEWS}
-    decoys = rows(world, "postgres", "balise_decoy.patient")
+    # as the view shows them, with whose they are
+    decoys = [(row[0], *row[2:]) for row in rows(world, "postgres", "balise_decoy.patient")]
     shown: dict[str, list[tuple[Any, ...]]] = {"ghost": [], "outsider": []}
     for role, schema in (("mallory", "marked"), ("victim", "marked"), ("carole", "marked_care")):
         shown[role] = [row for view in VIEWS for row in rows(world, role, f"{schema}.{view}")]

@@ -59,9 +59,9 @@ CREATE SCHEMA anna AUTHORIZATION secret_anna;
 """
 DECOYS = """
 INSERT INTO balise_decoy.compte
-SELECT 'secret_anna', 1000 + i, 'leurre a', 5, now() FROM generate_series(1, 3) AS i;
+SELECT 'secret_anna', 1, 1000 + i, 'leurre a', 5, now() FROM generate_series(1, 3) AS i;
 INSERT INTO balise_decoy.compte
-SELECT 'secret_bob', 2000 + i, 'leurre b', 5, now() FROM generate_series(1, 500) AS i;
+SELECT 'secret_bob', 2, 2000 + i, 'leurre b', 5, now() FROM generate_series(1, 500) AS i;
 VACUUM ANALYZE
 """
 

@@ -144,11 +144,11 @@ def world(cluster: ThrowawayCluster) -> Iterator[World]:
         for recipient, key in (("view_anna", 700_001), ("view_bob", 700_002)):
             dba.execute(
                 "INSERT INTO balise_decoy.patient VALUES"
-                " (%s, %s, %s, 7, 70.0, 40, 1.7, '2024-05-05 10:00:00+00')",
+                " (%s, 1, %s, %s, 7, 70.0, 40, 1.7, '2024-05-05 10:00:00+00')",
                 (recipient, key, f"decoy of {recipient}"),
             )
         dba.execute(
-            "INSERT INTO balise_decoy.patient SELECT 'other' || i % 40, 800000 + i,"
+            "INSERT INTO balise_decoy.patient SELECT 'other' || i % 40, 2, 800000 + i,"
             " 'decoy of another', 7, 70.0, 40, 1.7, '2024-05-05 10:00:00+00'"
             " FROM generate_series(1, 4000) AS i"
         )

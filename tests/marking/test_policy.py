@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from pgbalise.errors import InvalidPolicy
-from pgbalise.marking.policy import RecipientClass, Tolerance, load_policy, parse_policy, split_name
+from pgbalise.marking.document import split_name
+from pgbalise.marking.policy import RecipientClass, Tolerance, load_policy, parse_policy
 from pgbalise.marking.types import SqlType
 
 GOOD: dict[str, Any] = {

@@ -1,0 +1,181 @@
+"""``pgbalise decoys``: make decoys, list them, take them back, keep numbers for later ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pgbalise.command import (
+    AsJson,
+    Dsn,
+    KeyCommand,
+    KeyFile,
+    counting,
+    master_key,
+    out,
+    print_json,
+)
+from pgbalise.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pgbalise.decoys.issued import IssuedDecoy
+
+decoys_app = typer.Typer(help="Patients who do not exist, by the recipient they were issued to.")
+
+
+@decoys_app.command("generate")
+def generate(
+    role: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these recipients; by default all for secondary use."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option("--count", help="Decoys that each is to have; by default as the policy says."),
+    ] = None,
+    dsn: Dsn = "",
+    key: KeyFile = None,
+    key_command: KeyCommand = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give recipients decoys, as many as are missing; replace those retired."""
+    from pgbalise.issuing import make_decoys
+    from pgbalise.session import connect
+
+    master = master_key(key, key_command)
+    now = datetime.now(UTC)
+    with counting(as_json) as say, connect(dsn) as session, session.connection.transaction():
+        made = make_decoys(session, master, role or None, count, now, say)
+    if as_json:
+        print_json(
+            {
+                "issued": [
+                    {"decoy": d.decoy_id, "recipient": d.recipient, "number": d.number}
+                    for d in made
+                ]
+            }
+        )
+    elif made:
+        recipients = len({decoy.recipient for decoy in made})
+        out.print(
+            f"issued {len(made):,} decoys to {recipients:,} recipients; have that recorded:"
+            " pgbalise registry record",
+            soft_wrap=True,
+        )
+    else:
+        out.print("nothing to do: every recipient has its decoys")
+
+
+@decoys_app.command("list")
+def show(
+    role: Annotated[str | None, typer.Argument(help="Only this recipient's.")] = None,
+    retired: Annotated[bool, typer.Option("--retired", help="Those taken back, too.")] = False,
+    identities: Annotated[
+        bool, typer.Option("--show", help="Who they are: whoever sees it can avoid them.")
+    ] = False,
+    dsn: Dsn = "",
+    as_json: AsJson = False,
+) -> None:
+    """List the decoys issued; who they are only with --show."""
+    from pgbalise.decoybook import issued
+    from pgbalise.install import installed
+    from pgbalise.session import connect
+
+    with connect(dsn) as session:
+        installed(session)
+        found = issued(session, [role] if role is not None else None, retired=retired)
+    if as_json:
+        print_json([_as_json(decoy, identities=identities) for decoy in found])
+    elif not found:
+        out.print("no decoys have been issued")
+    elif identities or role is not None:
+        out.print(_one_by_one(found, identities=identities))
+    else:
+        out.print(_by_recipient(found))
+
+
+def _as_json(decoy: IssuedDecoy, *, identities: bool) -> dict[str, Any]:
+    body = decoy.as_dict()
+    if not identities:
+        for member in ("identity", "key", "spaces"):
+            del body[member]
+    return body
+
+
+def _by_recipient(found: list[IssuedDecoy]) -> Table:
+    table = Table("recipient", "decoys", "retired", "mode", "last issued")
+    active = Counter(d.recipient for d in found if d.retired_at is None)
+    gone = Counter(d.recipient for d in found if d.retired_at is not None)
+    for name in dict.fromkeys(decoy.recipient for decoy in found):
+        last = max((d for d in found if d.recipient == name), key=lambda d: d.number)
+        table.add_row(
+            Text(name), str(active[name]), str(gone[name]), last.mode.value, _time(last.issued_at)
+        )
+    return table
+
+
+def _one_by_one(found: list[IssuedDecoy], *, identities: bool) -> Table:
+    table = Table("decoy", "mode", "issued", "retired", *(["who"] if identities else []))
+    for decoy in found:
+        retired = _time(decoy.retired_at) if decoy.retired_at else ""
+        row = [Text(decoy.name), decoy.mode.value, _time(decoy.issued_at), retired]
+        if identities:
+            row.append(Text(", ".join(decoy.identity.values())))
+        table.add_row(*row)
+    return table
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+@decoys_app.command("retire")
+def take_back(
+    role: Annotated[str, typer.Argument(show_default=False)],
+    number: Annotated[list[int] | None, typer.Argument(help="Which of its decoys.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of its decoys.")] = False,
+    dsn: Dsn = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take decoys out of a recipient's views; a leak that holds them still tells whose it is."""
+    from pgbalise.decoybook import issued
+    from pgbalise.install import installed
+    from pgbalise.issuing import retire
+    from pgbalise.session import connect
+
+    if bool(number) == everything:
+        raise InvalidInput("which decoys?", hint="give their numbers, or --all")
+    with connect(dsn) as session, session.connection.transaction():
+        installed(session)
+        names = [(role, one) for one in number or []]
+        if everything:
+            names = [(role, d.number) for d in issued(session, [role], retired=False)]
+        count = retire(session, names, datetime.now(UTC)) if names else 0
+    if as_json:
+        print_json({"retired": count})
+    else:
+        out.print(f"retired: {count}")
+
+
+@decoys_app.command("reserve")
+def reserve_numbers(
+    count: Annotated[int, typer.Option("--count", help="Numbers of each sequence.")],
+    dsn: Dsn = "",
+    as_json: AsJson = False,
+) -> None:
+    """Take numbers from the sequences now, so that later decoys find some that fit in time."""
+    from pgbalise.issuing import reserve
+    from pgbalise.session import connect
+
+    with connect(dsn) as session, session.connection.transaction():
+        taken = reserve(session, count)
+    if as_json:
+        print_json({"reserved": count, "relations": sorted(taken)})
+    else:
+        relations = ", ".join(sorted(taken)) or "no relation has a sequence"
+        out.print(f"reserved {count:,} numbers each: {relations}", soft_wrap=True)

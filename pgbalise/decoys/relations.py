@@ -1,0 +1,143 @@
+"""Columns of a row that follow from others: an age from two dates, a ratio within rounding.
+
+Found from the values, never from names, so that a decoy's columns agree as the real ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations, permutations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_EXACT = 0.995
+_LEAST = 20
+_CLOSE = 0.05
+"""A product leaves at most this share of the standard deviation of the logarithm."""
+
+
+@dataclass(frozen=True)
+class Years:
+    """``target`` is the completed years from date ``since`` to date ``until``."""
+
+    target: str
+    since: str
+    until: str
+
+
+@dataclass(frozen=True)
+class Days:
+    """``target`` is the days from date ``since`` to date ``until``."""
+
+    target: str
+    since: str
+    until: str
+
+
+@dataclass(frozen=True)
+class Product:
+    """``target`` is about exp(``constant``) times the ``sources`` to the power of ``exponents``."""
+
+    target: str
+    sources: tuple[str, ...]
+    exponents: tuple[int, ...]
+    constant: float
+
+    def expected(self, values: Mapping[str, Floats]) -> Floats:
+        """Return the logarithm of what the sources give, float64[n]; NaN where one is unknown."""
+        total = np.full(len(values[self.sources[0]]), self.constant)
+        for source, exponent in zip(self.sources, self.exponents, strict=True):
+            known = values[source]
+            total += exponent * np.log(np.where(known > 0, known, np.nan))
+        return total
+
+
+Rule = Years | Days | Product
+
+
+def completed_years(since: Ints, until: Ints) -> Ints:
+    """Return completed years between days since 1970-01-01, int64[n]: age as it is counted."""
+    a, b = since.astype("datetime64[D]"), until.astype("datetime64[D]")
+    month_a, month_b = a.astype("datetime64[M]"), b.astype("datetime64[M]")
+    months = (month_b - month_a).astype(np.int64)
+    months -= (b - month_b).astype(np.int64) < (a - month_a).astype(np.int64)
+    return months // 12
+
+
+def find_rules(numbers: Mapping[str, Floats], dates: Mapping[str, Floats]) -> tuple[Rule, ...]:
+    """Return the rules that hold, at most one per number, none from a number that has a rule.
+
+    ``numbers`` and ``dates`` (days since 1970-01-01) by column, float64[n], NaN for NULL.
+    """
+    rules: list[Rule] = []
+    for name, values in numbers.items():
+        rule = _between(name, values, dates)
+        if rule is not None:
+            rules.append(rule)
+    left = {
+        name: values
+        for name, values in numbers.items()
+        if all(rule.target != name for rule in rules) and _varies(values)
+    }
+    explained: set[str] = set()
+    sources: set[str] = set()
+    for name in reversed(list(left)):
+        if name in sources:
+            continue
+        others = [other for other in left if other != name and other not in explained]
+        product = _product(name, left, others)
+        if product is not None:
+            rules.append(product)
+            explained.add(name)
+            sources.update(product.sources)
+    return tuple(rules)
+
+
+def _between(name: str, values: Floats, dates: Mapping[str, Floats]) -> Rule | None:
+    for since, until in permutations(dates, 2):
+        known = ~(np.isnan(values) | np.isnan(dates[since]) | np.isnan(dates[until]))
+        if known.sum() < _LEAST or not _varies(values[known]):
+            continue
+        first = dates[since][known].astype(np.int64)
+        second = dates[until][known].astype(np.int64)
+        if (completed_years(first, second) == values[known]).mean() >= _EXACT:
+            return Years(name, since, until)
+        if (second - first == values[known]).mean() >= _EXACT:
+            return Days(name, since, until)
+    return None
+
+
+def _varies(values: Floats) -> bool:
+    known = values[~np.isnan(values)]
+    return len(known) >= _LEAST and len(np.unique(known)) > 3
+
+
+def _product(name: str, numbers: Mapping[str, Floats], others: list[str]) -> Product | None:
+    target = numbers[name]
+    for count in (1, 2):
+        for chosen in combinations(others, count):
+            stack = np.stack([target, *(numbers[other] for other in chosen)])
+            known = (np.nan_to_num(stack, nan=-1.0) > 0).all(axis=0)
+            filled = ~np.isnan(stack).any(axis=0)
+            if known.sum() < _LEAST or known.sum() < 0.99 * filled.sum():
+                continue
+            logs = np.log(stack[:, known])
+            spread = float(logs[0].std())
+            if spread < 1e-9:
+                continue
+            design = np.stack([*logs[1:], np.ones(logs.shape[1])], axis=1)
+            fitted, *_ = np.linalg.lstsq(design, logs[0], rcond=None)
+            powers = np.rint(fitted[:-1])
+            if (powers == 0).any() or (np.abs(powers) > 3).any():
+                continue
+            rest = logs[0] - design[:, :-1] @ powers
+            constant = float(np.median(rest))
+            if float((rest - constant).std()) < _CLOSE * spread:
+                exponents = tuple(int(power) for power in powers)
+                return Product(name, chosen, exponents, constant)
+    return None
