@@ -57,12 +57,21 @@ def spellings(decoy: IssuedDecoy) -> tuple[Spelling, ...]:
     or digit adjoins: a NIR inside a longer number is another number.
     """
     found: dict[tuple[TraitKind, str], Spelling] = {}
-    for trait in decoy.traits:
-        for text in _of_number(trait):
-            found.setdefault((trait.kind, _same_case(text)), Spelling(trait.kind, text))
-    for kind, text in _as_written(decoy):
-        found.setdefault((kind, _same_case(text)), Spelling(kind, text))
+    for spelling in (*number_spellings(decoy), *_names(decoy)):
+        found.setdefault((spelling.kind, _same_case(spelling.text)), spelling)
     return tuple(sorted(found.values()))
+
+
+def number_spellings(decoy: IssuedDecoy) -> tuple[Spelling, ...]:
+    """Return the spellings of a decoy's numbers and mail addresses: of all traits but its names."""
+    found = [Spelling(trait.kind, text) for trait in decoy.traits for text in _of_number(trait)]
+    record = decoy.identity.get(Role.RECORD_NUMBER, "")
+    if record_trait(record) is not None:
+        found.append(Spelling(TraitKind.RECORD, record.strip()))
+    mail = decoy.identity.get(Role.MAIL, "")
+    if mail_trait(mail) is not None:
+        found.append(Spelling(TraitKind.MAIL, mail.strip()))
+    return tuple(found)
 
 
 def birth_dates(decoy: IssuedDecoy) -> tuple[str, ...]:
@@ -134,18 +143,11 @@ def _of_phone(nine: str) -> Iterator[str]:
     yield from (f"+33{rest}", f"+33 (0){rest}", f"+33 (0) {rest}", f"+33(0){rest}")
 
 
-def _as_written(decoy: IssuedDecoy) -> Iterator[tuple[TraitKind, str]]:
-    identity = decoy.identity
-    record = identity.get(Role.RECORD_NUMBER, "")
-    if record_trait(record) is not None:
-        yield TraitKind.RECORD, record.strip()
-    mail = identity.get(Role.MAIL, "")
-    if mail_trait(mail) is not None:
-        yield TraitKind.MAIL, mail.strip()
+def _names(decoy: IssuedDecoy) -> Iterator[Spelling]:
     for first, second in person_names(decoy):
         for one, other in _accents((first, second)):
             for separator in NAME_SEPARATORS:
-                yield TraitKind.PERSON, f"{one}{separator}{other}"
+                yield Spelling(TraitKind.PERSON, f"{one}{separator}{other}")
 
 
 def person_names(decoy: IssuedDecoy) -> tuple[tuple[str, str], ...]:
