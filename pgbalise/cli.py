@@ -22,6 +22,7 @@ from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
+from pgbalise.exchange.commands import exchange_app
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import Policy, RecipientClass
 from pgbalise.policyfile import read_document, read_policy
@@ -50,11 +51,13 @@ app.add_typer(ledger_app, name="ledger")
 app.add_typer(alert_app, name="alert")
 app.add_typer(case_app, name="case")
 app.add_typer(report_app, name="report")
+app.add_typer(exchange_app, name="exchange")
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
 _EXTRAS = {
     "python_calamine": "leaks",
+    **dict.fromkeys(("fastapi", "pydantic", "starlette", "uvicorn"), "exchange"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),

@@ -164,7 +164,9 @@ class Status(Message):
     region: str
     member: Annotated[str, Field(description="Whose token it is.")]
     salt: Annotated[str, Field(pattern=_hexadecimal(SALT_BYTES))]
-    bits: Annotated[int, Field(ge=LEAST_BITS, le=MOST_BITS, description="How long prefixes are now.")]
+    bits: Annotated[
+        int, Field(ge=LEAST_BITS, le=MOST_BITS, description="How long prefixes are now.")
+    ]
     answer: Annotated[int, Field(description="Entries of which a range answer is a multiple.")]
     beacons: Annotated[int, Field(description="Of the member, in force.")]
 

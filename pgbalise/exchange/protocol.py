@@ -15,8 +15,8 @@ The *seal* is the owner's name, padded, under AES-SIV (RFC 5297: deterministic, 
 with the seal key and the digest as associated data. Who does not know the value cannot tell a seal
 from random bytes, and so neither whose a beacon is nor a beacon from padding.
 
-An *entry* is tag and seal. A range answer has a multiple of ``ANSWER`` entries, sorted; what beacons
-do not fill is padding, the same bytes whenever the same prefix is asked for.
+An *entry* is tag and seal. A range answer has a multiple of ``ANSWER`` entries, sorted; what
+beacons do not fill is padding, the same bytes whenever the same prefix is asked for.
 """
 
 from __future__ import annotations

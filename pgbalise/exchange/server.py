@@ -6,7 +6,6 @@ import ipaddress
 import math
 import signal
 import socket
-import ssl
 import sys
 import threading
 from base64 import b64encode
@@ -297,8 +296,7 @@ def _invalid(_: Request, problem: Exception) -> JSONResponse:
 
 def _http(_: Request, problem: Exception) -> JSONResponse:
     assert isinstance(problem, HTTPException)
-    status = problem.status_code
-    return _problem(status, HTTPStatus(status).phrase, problem.headers)
+    return _problem(problem.status_code, str(problem.detail), problem.headers)
 
 
 def _failed(_: Request, problem: Exception) -> JSONResponse:
@@ -310,8 +308,13 @@ def _log(what: str) -> None:
     print(f"pgbalise exchange: a call failed: {what}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-class _TooLarge(Exception):
-    """A body went on beyond the largest."""
+class _TooLarge(HTTPException):
+    """A body is larger than the largest, or goes on beyond it."""
+
+    def __init__(self) -> None:
+        # what follows of the body is not read
+        headers = {"Connection": "close"}
+        super().__init__(413, f"a body has at most {LARGEST_BODY} bytes", headers)
 
 
 @dataclass
@@ -351,10 +354,8 @@ class _Guard:
             if any(not value.isdigit() or int(value[:20]) > LARGEST_BODY for value in lengths):
                 raise _TooLarge
             await self.app(scope, bounded, told)
-        except _TooLarge:
-            large = _problem(413, f"a body has at most {LARGEST_BODY} bytes")
-            # what follows of the body is not read
-            large.headers["Connection"] = "close"
+        except _TooLarge as problem:
+            large = _problem(413, problem.detail, problem.headers)
             await large(scope, receive, told)
         except Exception as problem:  # noqa: BLE001 - its message might hold what was sent
             _log(type(problem).__name__)
@@ -434,9 +435,10 @@ def prepared(app: ASGIApp, listen: Listen) -> tuple[uvicorn.Server, socket.socke
     )
     try:
         configuration.load()
-    except (OSError, ssl.SSLError) as problem:
-        why = (problem.strerror if isinstance(problem, OSError) else None) or "unusable"
-        raise EnvironmentProblem(f"the certificate or its key: {why}") from None
+    except OSError as problem:
+        raise EnvironmentProblem(
+            f"the certificate or its key: {problem.strerror or 'unusable'}"
+        ) from None
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     try:
         opened = socket.create_server((listen.host, listen.port), family=family, backlog=256)

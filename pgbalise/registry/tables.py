@@ -275,5 +275,5 @@ exchange_hit = Table(
     CheckConstraint("octet_length(reference) = 16", name="reference"),
     CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
     Index(None, "owner_id", "hit_id"),
-    comment="Where decoys were met, by the establishment that owns them; nothing of an identity",
+    comment="Where decoys were met, by the establishment that owns them; no identities",
 )

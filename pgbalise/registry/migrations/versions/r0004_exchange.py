@@ -106,7 +106,7 @@ def upgrade() -> None:
             name=op.f("uq_exchange_hit_owner_id_reporter_id_reference_seen_at_place"),
         ),
         schema=SCHEMA,
-        comment="Where decoys were met, by the establishment that owns them; nothing of an identity",
+        comment="Where decoys were met, by the establishment that owns them; no identities",
     )
     op.create_index(
         op.f("ix_exchange_hit_owner_id_hit_id"),
