@@ -23,6 +23,8 @@ from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, 
 from pgbalise.decoy_commands import decoys_app
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
+from pgbalise.exchange.commands import exchange_app
+from pgbalise.export_command import export
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import Policy, RecipientClass
 from pgbalise.policyfile import read_document, read_policy
@@ -47,17 +49,22 @@ app.add_typer(policy_app, name="policy")
 app.add_typer(recipient_app, name="recipient")
 app.add_typer(epoch_app, name="epoch")
 app.add_typer(decoys_app, name="decoys")
+decoys_app.command()(export)
 app.add_typer(registry_app, name="registry")
 app.add_typer(ledger_app, name="ledger")
 app.add_typer(alert_app, name="alert")
 app.add_typer(case_app, name="case")
 app.add_typer(report_app, name="report")
+app.add_typer(exchange_app, name="exchange")
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", show_default=False)]
 
 _EXTRAS = {
     "python_calamine": "leaks",
+    **dict.fromkeys(("ahocorasick_rs", "olefile", "pypdf"), "scan"),
+    **dict.fromkeys(("pymisp", "stix2"), "detectors"),
     **dict.fromkeys(("faker", "stdnum"), "decoys"),
+    **dict.fromkeys(("fastapi", "pydantic", "starlette", "uvicorn"), "exchange"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),

@@ -76,14 +76,30 @@ def open_registry(dsn: str) -> Iterator[sa.Connection]:
     Raise InvalidInput for a connection string that is none, DatabaseProblem for anything that
     the server refuses. Neither holds the string.
     """
-    engine = sa.create_engine(
-        "postgresql+psycopg://", creator=lambda: _connect(dsn), poolclass=sa.NullPool
-    )
+    engine = engine_of(dsn)
     try:
         with problems(), engine.connect() as connection:
             yield connection
     finally:
         engine.dispose()
+
+
+def engine_of(dsn: str, connections: int = 0) -> sa.Engine:
+    """Return what connects to a registry; it keeps up to so many connections open, else none.
+
+    Its ``dispose`` closes them. Connecting raises as ``open_registry`` does, within ``problems``.
+    """
+    if not connections:
+        return sa.create_engine(
+            "postgresql+psycopg://", creator=lambda: _connect(dsn), poolclass=sa.NullPool
+        )
+    return sa.create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: _connect(dsn),
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+    )
 
 
 def _connect(dsn: str) -> psycopg.Connection[Any]:
@@ -137,7 +153,7 @@ def _offline(work: Callable[[], None]) -> None:
     try:
         work()
     except CommandError as problem:
-        raise InvalidInput(f"revision: {problem}", hint="0001, 0002, 0003, head or base") from None
+        raise InvalidInput(f"revision: {problem}", hint="0001 to 0004, head or base") from None
 
 
 def _alembic(registry: sa.Connection, work: Callable[[Config], None]) -> None:

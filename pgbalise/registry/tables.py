@@ -209,3 +209,71 @@ trace = Table(
     ),
     comment="Looks of a case, each written before the trace runs; the verdict comes after",
 )
+
+exchange_region = Table(
+    "exchange_region",
+    metadata,
+    Column("region_id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("padding", LargeBinary, nullable=False),
+    Column("bits", Integer, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("region_id = 1", name="one"),
+    CheckConstraint("octet_length(salt) = 16", name="salt"),
+    CheckConstraint("octet_length(padding) = 32", name="padding"),
+    CheckConstraint("bits BETWEEN 4 AND 16", name="bits"),
+    comment="The region whose exchange this registry keeps; bits is how long prefixes are now",
+)
+
+exchange_member = Table(
+    "exchange_member",
+    metadata,
+    Column("member_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("token_digest", LargeBinary, nullable=False),
+    Column("token_at", DateTime(timezone=True), nullable=False),
+    Column("added_at", DateTime(timezone=True), nullable=False),
+    Column("revoked_at", DateTime(timezone=True)),
+    UniqueConstraint("name"),
+    UniqueConstraint("token_digest"),
+    CheckConstraint("octet_length(token_digest) = 32", name="token_digest"),
+    CheckConstraint("revoked_at >= added_at", name="revoked_at"),
+    comment="Establishments of the exchange; of a token only its SHA-256 is kept",
+)
+
+exchange_beacon = Table(
+    "exchange_beacon",
+    metadata,
+    Column("member_id", ForeignKey(exchange_member.c.member_id), primary_key=True),
+    Column("reference", LargeBinary, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("seal", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("published_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("octet_length(reference) = 16", name="reference"),
+    CheckConstraint("octet_length(digest) = 32", name="digest"),
+    CheckConstraint("octet_length(seal) = 64", name="seal"),
+    Index(None, "digest"),
+    comment="Digests of decoys' traits, as their establishments published them",
+)
+
+exchange_hit = Table(
+    "exchange_hit",
+    metadata,
+    Column("hit_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("owner_id", ForeignKey(exchange_member.c.member_id), nullable=False),
+    Column("reporter_id", ForeignKey(exchange_member.c.member_id), nullable=False),
+    Column("reference", LargeBinary, nullable=False),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Column("place", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    UniqueConstraint("owner_id", "reporter_id", "reference", "seen_at", "place"),
+    CheckConstraint("octet_length(reference) = 16", name="reference"),
+    CheckConstraint("severity IN ('info', 'warning', 'critical')", name="severity"),
+    Index(None, "owner_id", "hit_id"),
+    comment="Where decoys were met, by the establishment that owns them; no identities",
+)

@@ -63,8 +63,8 @@ def test_an_auditor_keeps_a_registry_and_finds_what_was_changed(
         enrol(session, ["alice", "bob"], RecipientClass.SECONDARY, key)
 
     assert "no registry" in complaint("ledger", "list", env=env)
-    assert answer("registry", "current", env=env, status=1) == {"revision": None, "newest": "0003"}
-    assert answer("registry", "upgrade", env=env) == {"revision": "0003"}
+    assert answer("registry", "current", env=env, status=1) == {"revision": None, "newest": "0004"}
+    assert answer("registry", "upgrade", env=env) == {"revision": "0004"}
     assert run("registry", "current", env=env).returncode == 0
     master = ("--key", tmp_path / "master.key")
     recorded = answer("registry", "record", "--dsn", registry_dsn, *master, env=env)["recorded"]
@@ -132,7 +132,7 @@ def test_the_script_for_the_dba_runs_in_psql(
     assert script.returncode == 0
     cluster.psql(script.stdout, dbname=empty_db.info.dbname)
     assert run("registry", "current", "--registry", registry_dsn).returncode == 0
-    assert run("registry", "upgrade", "--sql", "--from", "0003").stdout.count("CREATE TABLE") == 0
+    assert run("registry", "upgrade", "--sql", "--from", "0004").stdout.count("CREATE TABLE") == 0
 
 
 def test_a_log_is_imported_with_what_came_of_it(
