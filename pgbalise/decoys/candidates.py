@@ -47,6 +47,37 @@ _MONTHS: Final = tuple(
 )
 
 
+MONTHS: Final = frozenset(
+    [
+        "janvier",
+        "fevrier",
+        "mars",
+        "avril",
+        "mai",
+        "juin",
+        "juillet",
+        "aout",
+        "septembre",
+        "octobre",
+        "novembre",
+        "decembre",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+    ]
+)
+"""The months' names as ``fold`` gives them."""
+
+
 @dataclass(frozen=True)
 class Candidates:
     """What a text may hold of an identity.
