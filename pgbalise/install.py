@@ -21,7 +21,7 @@ CATALOG_VERSION = "0.2.0"
 OWNER = "balise_owner"
 """The role that owns the marked views."""
 
-ROLES = (OWNER, "balise_admin", "balise_auditor", "balise_proxy")
+ROLES = (OWNER, "balise_admin", "balise_auditor", "balise_proxy", "balise_tripwire")
 """The roles that pgbalise creates; they belong to the server, not to one database."""
 
 

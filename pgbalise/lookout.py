@@ -211,5 +211,8 @@ def load_beacons(session: Session, key: bytes) -> Beacons:
     The session's role needs EXECUTE on ``balise.decoy_digests``, and no right to read a decoy or a
     patient. Raise DatabaseProblem when it lacks it.
     """
-    rows = session.fetch("SELECT recipient::text, digest FROM balise.decoy_digests($1::bytea)", key)
-    return Beacons(key, ((owner, bytes(digest)) for owner, digest in rows))
+    rows = session.fetch(
+        "SELECT recipient::text, coalesce(number, 0), digest FROM balise.decoy_digests($1::bytea)",
+        key,
+    )
+    return Beacons(key, ((owner, number, bytes(digest)) for owner, number, digest in rows))

@@ -46,6 +46,7 @@ _WEEKDAYS: Final = (
     "saturday",
     "sunday",
 )
+_MOST_NAMED: Final = 20
 _UNLIMITED: Final = "unlimited"
 
 
@@ -547,22 +548,29 @@ def decoy_alert(
     database: str,
     system: str,
     client: str,
-    owners: Iterable[str],
+    decoys: Iterable[tuple[str, int]],
     relations: Iterable[str] = (),
     statement_hash: str | None = None,
 ) -> Alert:
     """Return the alert that a role's statement holds a decoy's identity.
 
-    ``owners`` are the recipients whose decoy it is: whoever else knows it has their data.
-    ``relations`` are those the statement touches. Within an hour of UTC the id stays the same.
+    ``decoys`` are the recipients whose decoy it is, and its number (0: not known): whoever else
+    knows it has their data. ``relations`` are those the statement touches. Within an hour of UTC
+    the id stays the same, but a decoy of the role's own never hides that of another's.
     """
-    detail: dict[str, Any] = {"decoys_of": sorted(owners), "relations": sorted(relations)}
+    known = sorted(set(decoys))
+    owners = sorted({owner for owner, _ in known})
+    detail: dict[str, Any] = {"decoys_of": owners, "relations": sorted(relations)}
+    named = [f"{owner}/{number}" for owner, number in known if number]
+    if named:
+        detail["decoys"] = named[:_MOST_NAMED]
+    whose = " own" if owners == [recipient] else ""
     if statement_hash is not None:
         detail["statement_hash"] = statement_hash
     return {
         "type": "alert",
         "at": _written(at),
-        "alert": alert_id("decoy", system, recipient, str(_hour(at))),
+        "alert": alert_id("decoy", system, recipient, f"{_hour(at)}{whose}"),
         "kind": "decoy",
         "severity": "critical",
         "recipient": recipient,
@@ -601,11 +609,16 @@ def sentence(alert: Mapping[str, Any]) -> str:
             text = f"{who} took {rows('rows')} rows outside working hours, in the night of"
             return f"{text} {detail.get('night')}."
         case "decoy":
-            owners = list(detail.get("decoys_of", []))
+            owners, named = list(detail.get("decoys_of", [])), list(detail.get("decoys", []))
             whose = f", a decoy given to {', '.join(owners)}" if owners else ", a decoy"
             if owners == [who]:
                 whose = ", a decoy of its own"
-            return f"{who} asked for a patient who does not exist{whose}."
+            numbers = f" ({', '.join(named)})" if named else ""
+            return f"{who} asked for a patient who does not exist{whose}{numbers}."
+        case "tripwire":
+            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
+            text = f"{who} was given the identity of a patient who does not exist"
+            return f"{text}, decoy {', '.join(named)} (by {', '.join(kinds)})."
         case "test":
             return "This is a test: alerts arrive here."
         case kind:

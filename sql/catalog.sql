@@ -2,13 +2,15 @@
 -- `pgbalise init --sql-only` installs (with routines.sql).
 
 -- balise_owner owns the marked views: it may read the protected relations and the secrets, and
--- nobody logs in as it. balise_admin runs pgbalise, balise_auditor reads what it did, and
--- as balise_proxy the proxy learns what is protected.
+-- nobody logs in as it. balise_admin runs pgbalise, balise_auditor reads what it did,
+-- as balise_proxy the proxy learns what is protected, and applications call balise.check() as
+-- members of balise_tripwire.
 DO $$
 DECLARE
     wanted text;
 BEGIN
-    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor', 'balise_proxy'] LOOP
+    FOREACH wanted IN ARRAY ARRAY['balise_owner', 'balise_admin', 'balise_auditor', 'balise_proxy',
+                                  'balise_tripwire'] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
@@ -121,3 +123,17 @@ CREATE TABLE balise.decoy_trait (
 );
 CREATE INDEX decoy_trait_value ON balise.decoy_trait (value, kind);
 COMMENT ON TABLE balise.decoy_trait IS 'Secret: by what a decoy is recognised, in canonical form';
+
+CREATE TABLE balise.tripwire (
+    event_id bigserial PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT now(),
+    role_name name NOT NULL,
+    client inet,
+    application_name text NOT NULL,
+    decoy_ids bigint[] NOT NULL,
+    kinds text[] NOT NULL,
+    relayed_at timestamptz
+);
+CREATE INDEX tripwire_untold ON balise.tripwire (event_id) WHERE relayed_at IS NULL;
+CREATE INDEX tripwire_role ON balise.tripwire (role_name, at);
+COMMENT ON TABLE balise.tripwire IS 'Who met a decoy''s identity in balise.check(), when and from where; never with the text';

@@ -5,3 +5,5 @@ SELECT pg_catalog.pg_extension_config_dump('balise.commitment', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.decoy', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.decoy_decoy_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('balise.decoy_trait', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.tripwire', '');
+SELECT pg_catalog.pg_extension_config_dump('balise.tripwire_event_id_seq', '');

@@ -36,6 +36,11 @@ GRANT SELECT ON balise.policy, balise.epoch, balise.relation, balise.marked_view
 GRANT SELECT ON balise.decoy, balise.decoy_trait TO balise_auditor;
 GRANT EXECUTE ON FUNCTION balise.version() TO balise_admin, balise_auditor, balise_proxy;
 GRANT EXECUTE ON FUNCTION balise.decoy_digests(bytea) TO balise_proxy;
+GRANT EXECUTE ON FUNCTION balise.decoys_issued(), balise.tripwires(integer), balise.tripwires_told(bigint[])
+    TO balise_proxy;
+GRANT SELECT ON balise.tripwire TO balise_auditor;
+GRANT USAGE ON SCHEMA balise TO balise_tripwire;
+GRANT EXECUTE ON FUNCTION balise.check(text), balise.check_row() TO balise_tripwire;
 
 DO $$
 DECLARE

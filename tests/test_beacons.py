@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
@@ -15,6 +16,10 @@ from psycopg.types.json import Jsonb
 
 from pgbalise.beacons import Beacons, beacon, canonical, comparisons
 from pgbalise.database import apply_policy, enrol
+from pgbalise.decoybook import enter
+from pgbalise.decoys.identity import Identity, Mode, Role
+from pgbalise.decoys.issued import IssuedDecoy
+from pgbalise.decoys.traits import traits
 from pgbalise.errors import DatabaseProblem
 from pgbalise.install import install
 from pgbalise.lookout import load_beacons
@@ -23,6 +28,7 @@ from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import PsycopgSession, connect
 
 KEY = bytes(range(32))
+AT = datetime(2026, 3, 4, tzinfo=UTC)
 CARD = uuid.UUID("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")
 IDENTITIES = [
     ("anna", "patient_id", "90001"),
@@ -105,7 +111,7 @@ def test_what_many_have_identifies_nobody(beacons: Beacons) -> None:
 
 def test_without_the_key_digests_say_nothing(beacons: Beacons) -> None:
     other = Beacons.of(bytes(32), IDENTITIES)
-    assert not set(other._owners) & set(beacons._owners)
+    assert not set(other._decoys) & set(beacons._decoys)
     for word in ("IPP0090001", "2990199999999"):
         assert word not in repr(vars(beacons))
 
@@ -123,6 +129,70 @@ def test_without_the_key_digests_say_nothing(beacons: Beacons) -> None:
 )
 def test_comparisons_are_seen(statement: str, found: list[tuple[str, int]]) -> None:
     assert list(comparisons(statement)) == found
+
+
+MARIE: Identity = {
+    Role.RECORD_NUMBER: "80012345",
+    Role.NIR: "285057800608491",
+    Role.FAMILY_NAME: "Lefèvre-Œuvrard",
+    Role.GIVEN_NAME: "Marie",
+    Role.BIRTH_DATE: "1985-05-12",
+    Role.PHONE: "01 99 00 12 34",
+    Role.MAIL: "marie.lefevre@example.org",
+}
+
+
+@pytest.fixture(scope="module")
+def book() -> Beacons:
+    return Beacons.of(KEY, [], [("anna", 3, trait) for trait in traits(MARIE)])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2 85 05 78 006 084 91"],
+        ["2850578006084"],
+        [b"285057800608491"],
+        ["%2 85 05 78 006 084%"],
+        [(2850578006084).to_bytes(8, "big")],
+        ["+33 1 99 00 12 34"],
+        ["0033199001234", "x"],
+        ["01.99.00.12.34"],
+        ["0199001234"],
+        [b"0199001234"],
+        ["Marie.LEFEVRE@Example.org"],
+        ["<marie.lefevre@example.org>"],
+        ["LEFEVRE OEUVRARD", "marie", "12/05/1985"],
+        ["Lefèvre-Œuvrard", "Marie", "1985-05-12"],
+        ["Lefèvre-Œuvrard".encode(), b"Marie", (-5347).to_bytes(4, "big", signed=True)],
+        ["Lef\xe8vre-\u0152uvrard Marie", "F", "1985-05-12 00:00:00+01"],
+        ["19850512", "Marie Lefèvre-Œuvrard"],
+        ["marie lefevre oeuvrard, 12 mai 1985"],
+        ["{1,285057800608491}"],
+    ],
+)
+def test_a_decoy_of_the_book_is_known_in_another_spelling(
+    book: Beacons, values: list[bytes | str]
+) -> None:
+    assert book.decoys(values) == {("anna", 3)}
+    assert book.owners(["SELECT", *values, b"\0\0\0\7"]) == {"anna"}
+
+
+def test_half_of_an_identity_is_nobodys(book: Beacons) -> None:
+    for values in (
+        ["80012345"],
+        ["Lefèvre-Œuvrard", "1985-05-12"],
+        ["Lefèvre-Œuvrard", "Marie"],
+        ["Lefèvre-Œuvrard", "Marie", "1985-05-13"],
+        ["185057800608491", "0199001235", "marie@example.org"],
+    ):
+        assert not book.match(values), values
+        assert not book.match(values, "nir"), values
+
+
+def test_the_books_digests_hold_no_trait(book: Beacons) -> None:
+    for word in ("2850578006084", "+33199001234", "1985-05-12", "lefevre"):
+        assert word not in repr(vars(book))
 
 
 @given(st.binary(max_size=64))
@@ -196,6 +266,8 @@ def test_the_proxys_role_learns_which_identities_are_decoys_and_reads_none(
     dpi_with_decoys: PsycopgSession, cluster: Any
 ) -> None:
     dbname = dpi_with_decoys.connection.info.dbname
+    decoy = IssuedDecoy(1, "anna", 7, Mode.SAFE, MARIE, {}, {}, AT, AT)
+    enter(dpi_with_decoys, [decoy], "f" * 16)
     with connect(cluster.dsn(dbname, "gate")) as session:
         found = load_beacons(session, KEY)
         for relation in ("balise_decoy.people", "hospital.patient", "balise.codeword"):
@@ -214,6 +286,7 @@ def test_the_proxys_role_learns_which_identities_are_decoys_and_reads_none(
         ("café é 12", "bob"),
     ):
         assert found.owners([value]) == {owner}, value
+    assert found.decoys(["2 85 05 78 006 084"]) == {("anna", 7)}, "retired, and rings still"
     assert found.owners(["90002"], "patient_id") == {"bob"}
     assert found.owners([b"\0\1\x5f\x91"], "patient_id") == {"anna"}
     stored = [str(v) for row in dpi_with_decoys.fetch("TABLE hospital.patient") for v in row]
@@ -255,7 +328,7 @@ def test_the_database_makes_the_same_digests(dpi_with_decoys: PsycopgSession) ->
         Jsonb(WORDS),
     )
     theirs: dict[str, set[bytes]] = {}
-    for owner, digest in session.fetch("SELECT * FROM balise.decoy_digests($1::bytea)", KEY):
+    for owner, _, digest in session.fetch("SELECT * FROM balise.decoy_digests($1::bytea)", KEY):
         theirs.setdefault(str(owner), set()).add(bytes(digest))
     for number, word in enumerate(WORDS, start=1):
         mine = {beacon(KEY, "phone", word), beacon(KEY, "patient_id", str(number))}

@@ -755,7 +755,7 @@ def test_uninstalling_leaves_roles_that_it_may_not_drop(
         with client.transaction():
             uninstall(session)
     left = empty_db.execute("SELECT count(*) FROM pg_roles WHERE rolname LIKE 'balise%'")
-    assert left.fetchone() == (4,)
+    assert left.fetchone() == (5,)
 
 
 def test_a_domain_runs_nothing_when_its_column_comes_to_the_decoys(

@@ -37,6 +37,7 @@ CREATE ROLE admin LOGIN IN ROLE balise_admin;
 CREATE ROLE auditor LOGIN IN ROLE balise_auditor;
 CREATE ROLE "auditor, reader" LOGIN IN ROLE balise_auditor;
 CREATE ROLE proxy LOGIN IN ROLE balise_proxy;
+CREATE ROLE application LOGIN IN ROLE balise_tripwire;
 GRANT USAGE ON SCHEMA ward TO admin, "auditor, reader", "table owner";
 GRANT SELECT ON ward.vital TO "auditor, reader";
 GRANT SELECT ON ward.spare TO admin WITH GRANT OPTION;
@@ -61,6 +62,10 @@ ATTEMPTS = {
     "read commitments": "TABLE balise.commitment",
     "try whether a value is a decoy's: balise.decoy_digests()": "SELECT balise.decoy_digests("
     "sha256('key'))",
+    "have a text checked for decoys: balise.check()": "SELECT balise.check('x')",
+    "read who met a decoy: balise.tripwire": "TABLE balise.tripwire",
+    "take events to be told: balise.tripwires()": "SELECT balise.tripwires(1),"
+    " balise.tripwires_told('{{}}'), balise.decoys_issued()",
     "trace with balise.trace()": "SELECT balise.trace('public.leak', 'ward.vital', '{key}')",
     "change the draft, apply it, refresh views": "SELECT balise.mark_column('ward.vital', 'pulse',"
     " quantum => '2'), balise.apply('{key}'), balise.refresh_views()",

@@ -45,7 +45,7 @@ def taken(number: int, rows: int, at: datetime = NOON, recipient: str = "anna") 
 
 
 ALERT = decoy_alert(
-    NOON, recipient="bob", database="dpi", system="7", client="local", owners=["anna"]
+    NOON, recipient="bob", database="dpi", system="7", client="local", decoys=[("anna", 0)]
 )
 
 
@@ -232,7 +232,12 @@ def test_a_night_is_one_though_midnight_divides_it() -> None:
 def test_a_decoy_is_told_once_an_hour_and_names_whose_it_was() -> None:
     def used(at: datetime, *owners: str) -> Any:
         return decoy_alert(
-            at, recipient="bob", database="dpi", system="7", client="local", owners=owners
+            at,
+            recipient="bob",
+            database="dpi",
+            system="7",
+            client="local",
+            decoys=[(o, 0) for o in owners],
         )
 
     watch = Watch(Limits())
@@ -243,6 +248,18 @@ def test_a_decoy_is_told_once_an_hour_and_names_whose_it_was() -> None:
     watch = Watch(parse_limits({"own_decoys": "ignore"}))
     assert watch.observe([used(NOON, "bob")]) == []
     assert len(watch.observe([used(NOON, "bob", "anna")])) == 1
+
+
+def test_asking_for_ones_own_decoy_first_does_not_hide_that_another_is_asked_for() -> None:
+    def used(*decoys: tuple[str, int]) -> Any:
+        return decoy_alert(
+            NOON, recipient="bob", database="dpi", system="7", client="local", decoys=decoys
+        )
+
+    told = Watch(Limits()).observe([used(("bob", 2)), used(("bob", 1)), used(("anna", 3))])
+    assert [alert["detail"]["decoys"] for alert in told] == [["bob/2"], ["anna/3"]]
+    assert sentence(told[0]).endswith("a decoy of its own (bob/2).")
+    assert sentence(told[1]).endswith("a decoy given to anna (anna/3).")
 
 
 def test_what_is_no_record_is_passed_over() -> None:

@@ -237,6 +237,16 @@ class Catalog:
                 rows = self._connected().fetch(_VERIFIER, role)
         return rows[0][0] if rows else None
 
+    def decoys_issued(self) -> str:
+        """Return what changes when decoys were issued. Raise DatabaseProblem."""
+        with self._reading:
+            try:
+                [(issued,)] = self._connected().fetch("SELECT balise.decoys_issued()")
+            except DatabaseProblem:
+                self._close()
+                raise
+        return str(issued)
+
     def beacons(self) -> Beacons:
         """Return the identities of the database's decoys. Raise DatabaseProblem."""
         # over a connection of its own: it may take long

@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pgbalise.beacons import Beacons, comparisons
+from pgbalise.beacons import Beacons, Named, comparisons
 from pgbalise.errors import EnvironmentProblem
 from pgbalise.marking.policy import RecipientClass
 from pgbalise.proxy.catalog import Snapshot
@@ -361,9 +361,9 @@ class SessionGate:
             return self._refuse(refusal)
         beacons = self._desk.beacons.get(self._visitor.database)
         if beacons is not None:
-            owners = self._compared(beacons, known.shape.step, self._shown)
-            if owners:
-                self._alarm(owners, (known.shape.step,))
+            decoys = self._compared(beacons, known.shape.step, self._shown)
+            if decoys:
+                self._alarm(decoys, (known.shape.step,))
         self._desk.counters.add(Count.STATEMENTS_SELECT)
         encoding = self._visitor.settings.get("client_encoding", "")
         return Forward(encode(known.shape.edit(text), encoding), known.token)
@@ -760,23 +760,23 @@ class SessionGate:
         beacons = self._desk.beacons.get(self._visitor.database)
         if beacons is None:
             return
-        owners = beacons.owners([value for value in values if value is not None])
+        decoys = beacons.decoys([value for value in values if value is not None])
         for step in token.steps if token is not None else ():
-            owners |= self._compared(beacons, step, values)
-        if owners:
-            self._alarm(owners, token.steps if token is not None else ())
+            decoys |= self._compared(beacons, step, values)
+        if decoys:
+            self._alarm(decoys, token.steps if token is not None else ())
 
     def _compared(
         self, beacons: Beacons, step: Step, values: Sequence[bytes | str | None]
-    ) -> frozenset[str]:
-        """Return whose decoys the values are of that stand beside a column's name."""
-        found: frozenset[str] = frozenset()
+    ) -> frozenset[Named]:
+        """Return the decoys that values are of which stand beside a column's name."""
+        found: frozenset[Named] = frozenset()
         for column, number in _comparisons(step.statement):
             if number <= len(values) and (value := values[number - 1]) is not None:
-                found |= beacons.owners([value], column)
+                found |= beacons.decoys([value], column)
         return found
 
-    def _alarm(self, owners: frozenset[str], steps: Iterable[Step]) -> None:
+    def _alarm(self, decoys: frozenset[Named], steps: Iterable[Step]) -> None:
         desk, visitor, snapshot = self._desk, self._visitor, self._source.current
         desk.spool.append(
             decoy_alert(
@@ -785,7 +785,7 @@ class SessionGate:
                 database=snapshot.database,
                 system=snapshot.system,
                 client=visitor.client,
-                owners=owners,
+                decoys=decoys,
                 relations={str(one) for step in steps for one in step.touched},
             )
         )

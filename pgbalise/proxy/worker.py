@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _CANCELS_AT_ONCE = 64
 _FAREWELLS_AT_ONCE = 64
 _DECOYS_SECONDS = 3600
+_DECOYS_LOOK_SECONDS = 10
 
 
 def serve(context: WorkerContext) -> None:
@@ -294,19 +295,27 @@ class Worker:
         return catalog
 
     async def _watch_decoys(self, database: str, catalog: Catalog) -> None:
-        """Know the decoys' identities, and those of decoys made since an hour ago."""
+        """Know the decoys' identities, new ones within seconds; every hour read all again."""
+        seen, due, wait = "", 0.0, _DECOYS_LOOK_SECONDS
         while True:
             if catalog.current.protected and self._by_database[database]:
                 try:
-                    beacons = await self.loop.run_in_executor(None, catalog.beacons)
+                    issued = await self.loop.run_in_executor(None, catalog.decoys_issued)
+                    if issued != seen or self.loop.time() >= due:
+                        await self._know_decoys(database, catalog)
+                        seen, due = issued, self.loop.time() + _DECOYS_SECONDS
+                    wait = _DECOYS_LOOK_SECONDS
                 except PgbaliseError as problem:
                     self.log.failure("decoys not read", problem, database=database)
-                else:
-                    if len(beacons):
-                        self.desk.beacons[database] = beacons
-                    else:
-                        self.desk.beacons.pop(database, None)
-            await asyncio.sleep(_DECOYS_SECONDS)
+                    wait = min(2 * wait, _DECOYS_SECONDS)
+            await asyncio.sleep(wait)
+
+    async def _know_decoys(self, database: str, catalog: Catalog) -> None:
+        beacons = await self.loop.run_in_executor(None, catalog.beacons)
+        if len(beacons):
+            self.desk.beacons[database] = beacons
+        else:
+            self.desk.beacons.pop(database, None)
 
     async def _refresh(self, database: str, catalog: Catalog) -> None:
         while True:

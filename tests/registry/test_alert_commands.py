@@ -34,7 +34,7 @@ def decoy(hour: int, recipient: str) -> Alert:
         database="dpi",
         system="7",
         client="192.0.2.7",
-        owners=["registry_rennes"],
+        decoys=[("registry_rennes", 0)],
     )
 
 
