@@ -22,8 +22,9 @@ from pgbalise.demo.story import recipient_names
 from pgbalise.install import install
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import connect
+from tests.demonstration import marks_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,7 +129,7 @@ def _hospital(
 ) -> Iterator[Hospital]:
     key_file = folder / f"{dbname}.key"
     key = generate_key(key_file)
-    document = load_document((PROJECT / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    document = marks_only(PROJECT)
     with _database(cluster, dbname, template), connect(cluster.dsn(dbname)) as session:
         install(session)
         with session.connection.transaction():

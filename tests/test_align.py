@@ -15,10 +15,11 @@ from pgbalise.align import InMemory, StoredTable
 from pgbalise.demo.cohort import build_cohort
 from pgbalise.frames import mark
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import load_document, parse_policy
+from pgbalise.marking.policy import parse_policy
 from pgbalise.marking.types import SqlType
 from pgbalise.trace import Marking, Trace, trace
 from pgbalise.tracing.reading import canonical
+from tests.demonstration import marks_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 ALPHA = 1e-6
 KEY = MasterKey(bytes(range(32)))
 NAMES = [f"role_{n}" for n in range(20)]
-POLICY = parse_policy(
-    load_document((Path(__file__).parents[1] / "pgbalise/demo/policy.toml").read_text("utf-8"))
-)
+POLICY = parse_policy(marks_only(Path(__file__).parents[1]))
 TYPES = {
     "patient_id": "integer", "birth_date": "date", "age": "smallint", "height_cm": "numeric(5,1)",
     "weight_kg": "numeric(5,1)", "bmi": "double precision", "included_on": "date",

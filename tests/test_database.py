@@ -31,9 +31,10 @@ from pgbalise.install import install
 from pgbalise.investigate import markings
 from pgbalise.marking.codes import bias, codeword, dither, stored_word
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_document, parse_policy
+from pgbalise.marking.policy import RecipientClass, parse_policy
 from pgbalise.session import PsycopgSession, connect
 from pgbalise.trace import trace
+from tests.demonstration import marks_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +50,7 @@ SAMPLE = "SELECT * FROM marked.lab_result WHERE result_id <= 5000 ORDER BY resul
 @pytest.fixture
 def document(project: Path) -> dict[str, Any]:
     """The demonstration's policy."""
-    return load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    return marks_only(project)
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy
 from pgbalise.install import CATALOG_VERSION, ROLES, install, installed, uninstall
 from pgbalise.marking.codes import bias, codeword, commitment, dither, stored_word
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import PsycopgSession
+from tests.demonstration import marks_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,7 @@ SAMPLE = "SELECT * FROM marked.lab_result WHERE result_id <= 5000 ORDER BY resul
 
 @pytest.fixture
 def document(project: Path) -> dict[str, Any]:
-    return load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    return marks_only(project)
 
 
 def seen_by(cluster: Any, connection: psycopg.Connection[Any], role: str) -> list[Any]:

@@ -17,10 +17,11 @@ from pgbalise.extract import write_extract
 from pgbalise.install import install
 from pgbalise.investigate import Question, investigate
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.marking.policy import RecipientClass
 from pgbalise.report.html import html
 from pgbalise.report.text import verdict_panel
 from pgbalise.session import PsycopgSession, connect
+from tests.demonstration import marks_only
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ def leaks(
     """Extracts of three epochs: 1 and 2 under the first key, 3 under the second."""
     session = PsycopgSession(dpi)
     install(session)
-    document = load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    document = marks_only(project)
     names = ["alice", "bob", "carol"]
     for name in names:
         session.run("CREATE ROLE %I LOGIN", name)
@@ -107,7 +108,7 @@ def test_a_leak_of_an_epoch_whose_key_is_not_given_names_nobody(
 def test_a_leak_of_an_older_policy_of_the_same_epoch_is_traced(
     cluster: Any, dpi: psycopg.Connection[Any], leaks: dict[str, Path], project: Path
 ) -> None:
-    document = load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    document = marks_only(project)
     del document["relation"]["dpi.lab_result"]["carrier"]["value"]
     session = PsycopgSession(dpi)
     with dpi.transaction():

@@ -52,6 +52,8 @@ _NIR: Final = re.compile(r"[1-478][0-9]{4}(?:[0-9]{2}|2[AB])[0-9]{6}(?:[0-9]{2})
 
 def fold(text: str) -> str:
     """Return words of ASCII small letters and digits with one space between them."""
+    if text.isascii():
+        return _NOT_WORD.sub(" ", text.lower()).strip()
     small = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
     plain = "".join(letter for letter in small if not unicodedata.combining(letter))
     return _NOT_WORD.sub(" ", plain).strip()

@@ -27,8 +27,9 @@ from pgbalise.demo.servers import MAJORS, PACKAGES, installation
 from pgbalise.errors import EnvironmentProblem
 from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import Policy, RecipientClass, load_document, parse_policy
+from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.session import PsycopgSession, connect
+from tests.demonstration import marks_only
 
 PROJECT = Path(__file__).resolve().parents[2]
 KEY = MasterKey(bytes(range(32)))
@@ -113,7 +114,7 @@ _CARRIERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def document(derivation: str) -> dict[str, Any]:
     """The demonstration's policy, and relations with every type of key and of carrier."""
-    made: dict[str, Any] = load_document((PROJECT / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    made: dict[str, Any] = marks_only(PROJECT)
     made = {**made, "derivation": derivation, "relation": dict(made["relation"])}
     for name, key in _KEYS.items():
         made["relation"][f"kinds.{name}"] = {

@@ -19,8 +19,9 @@ from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
 from pgbalise.install import install
 from pgbalise.marking.keys import MasterKey
-from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.marking.policy import RecipientClass
 from pgbalise.session import connect
+from tests.demonstration import marks_only
 from tests.proxy.proxied import front, guarded  # noqa: F401 - fixtures
 
 RECIPIENT = "ward_recipient"
@@ -121,7 +122,7 @@ def ward(cluster: ThrowawayCluster, dpi_template: str) -> Iterator[Ward]:
 
 def _furnish(cluster: ThrowawayCluster) -> None:
     project = Path(__file__).resolve().parents[2]
-    document = load_document((project / "pgbalise/demo/policy.toml").read_text("utf-8"))
+    document = marks_only(project)
     document = {**document, "relation": {**document["relation"], 'dpi."Hospital Stay"': STAY}}
     key = MasterKey(bytes(range(32)))
     with connect(cluster.dsn("ward")) as session:
