@@ -47,17 +47,25 @@ class Attributes:
     base: int
 
     def draw(
-        self, seeds: Sequence[bytes], histories: Histories, features: Floats
+        self,
+        seeds: Sequence[bytes],
+        fixed: Sequence[bytes],
+        histories: Histories,
+        features: Floats,
     ) -> tuple[Sample, Ints]:
-        """Return a row per history, ``features`` being the history's, and the date of its day 0."""
+        """Return a row per history, ``features`` being the history's, and the date of its day 0.
+
+        Which columns are NULL comes from ``fixed``, the rest from ``seeds``.
+        """
         columns = self.sample.columns
         chance = uniform_table(seeds, "attributes", 2 + len(columns))
         room = _room(histories, self.earliest, self.latest)
         share = self.calendar.draw(features, chance[:, 0])
         zero = np.rint(self.earliest + share * room).astype(np.int64)
+        zero -= (zero - histories.weekday + 3) % 7 - 3
         features = np.concatenate([features, zero[:, None]], axis=1)
-        pattern = self.pattern.draw(features, chance[:, 1]).astype(np.int64)
-        known = self.patterns[pattern]
+        pattern = self.pattern.draw(features, uniform_table(fixed, "pattern", 1)[:, 0])
+        known = self.patterns[pattern.astype(np.int64)]
         for place, mark in enumerate(self.layout.marks):
             known[:, mark] = ~np.isnan(histories.marks[:, place])
         features = np.concatenate([features, known[:, self._nullable()]], axis=1)

@@ -22,6 +22,7 @@ class Look:
     """``decimals`` and ``significant`` digits written, bounds, and values that many entities have.
 
     ``low`` and ``high`` are such that FEWEST entities go at least as far; ``common`` is sorted.
+    ``unit`` is what all whole numbers are a multiple of, 0 when that says nothing.
     """
 
     decimals: int
@@ -29,6 +30,7 @@ class Look:
     low: float
     high: float
     common: Floats
+    unit: float = 0.0
 
     def clipped(self, values: Floats) -> Floats:
         """Return values within the bounds."""
@@ -44,6 +46,8 @@ class Look:
     def written(self, values: Floats) -> Floats:
         """Return values rounded as the column's are."""
         values = self.clipped(values)
+        if self.unit > 1:
+            values = np.rint(values / self.unit) * self.unit
         if self.decimals < _DOUBLE - 4:
             values = np.round(values, self.decimals) + 0.0
         elif self.significant < _DOUBLE:
@@ -74,7 +78,14 @@ def look_at(values: Floats, owner: Ints) -> Look:
         float(lows[min(few, len(lows)) - 1]),
         float(highs[-min(few, len(highs))]),
         distinct[held >= FEWEST],
+        _unit(distinct),
     )
+
+
+def _unit(distinct: Floats) -> float:
+    if len(distinct) < 3 or (distinct != np.rint(distinct)).any():
+        return 0.0
+    return float(np.gcd.reduce(np.abs(distinct).astype(np.int64)))
 
 
 def _digits(value: float) -> tuple[int, int]:

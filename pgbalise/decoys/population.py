@@ -61,7 +61,8 @@ class Population:
 
         A row of a relation below points with ``parent_row`` to a drawn row of the one above; rows
         are in the order of what they belong to, then time. An entity nearer to a real one than
-        these are to each other is drawn again, from a seed made of its own.
+        these are to each other is drawn again, from a seed made of its own; what happened to it stays,
+        or those of whom little is known would become rare.
         """
         parts = [
             self._draw_apart(seeds[start : start + _AT_ONCE])
@@ -70,7 +71,7 @@ class Population:
         return join(parts)
 
     def _draw_apart(self, seeds: Sequence[bytes]) -> tuple[Sample, ...]:
-        drawn = self._draw_once(seeds)
+        drawn = self._draw_once(seeds, seeds)
         near = np.flatnonzero(self.nearness.too_near(drawn))
         for attempt in range(1, _ATTEMPTS + 1):
             if not len(near):
@@ -79,7 +80,7 @@ class Population:
                 hashlib.sha256(seeds[place] + b"again" + bytes([attempt])).digest()
                 for place in near.tolist()
             ]
-            again = self._draw_once(other)
+            again = self._draw_once(other, [seeds[place] for place in near.tolist()])
             still = self.nearness.too_near(again)
             if attempt == _ATTEMPTS:
                 still[:] = False
@@ -89,10 +90,10 @@ class Population:
             near = near[still]
         return drawn
 
-    def _draw_once(self, seeds: Sequence[bytes]) -> tuple[Sample, ...]:
-        histories = self.timeline.draw(seeds)
+    def _draw_once(self, seeds: Sequence[bytes], fixed: Sequence[bytes]) -> tuple[Sample, ...]:
+        histories = self.timeline.draw(seeds, fixed)
         features = histories.features(self.tracked)
-        entity, zero = self.attributes.draw(seeds, histories, features)
+        entity, zero = self.attributes.draw(seeds, fixed, histories, features)
         about = _about(entity, self.layout, features, zero)
         drawn: list[Sample] = [entity]
         above: list[Floats] = [np.zeros((len(seeds), 0))]

@@ -233,30 +233,34 @@ def _learn(
         return Series(kind, copied, others, None, None, None, lagged=False)
     full = np.concatenate([features, lags], axis=1)
     again = None
-    picked = known
-    look = None
     if not category:
         look = look_at(values[known], owner[known])
         same = known & (values == lags[:, 0])
         following = known & np.isfinite(lags[:, 0])
-        smooth = look.is_common(values[known]).mean() < _HEAPED
-        if following.sum() >= _LEAST_ROWS and smooth and same.sum() > 0.02 * following.sum():
-            sub = _some(np.flatnonzero(following), random)
-            again = learn_category(full[sub], same[sub].astype(np.int64))
-            if (known & ~same).sum() >= _LEAST_ROWS:
-                picked = known & ~same
-    sub = _some(np.flatnonzero(picked), random)
-    if category:
-        value = learn_category(full[sub], values[sub].astype(np.int64))
-    else:
-        assert look is not None
+        sub = _some(np.flatnonzero(known), random)
         value = learn_number(full[sub], values[sub], look)
+        asked = _some(np.flatnonzero(following), random)
+        if len(asked) >= _LEAST_ROWS:
+            drawn = value.draw(full[asked], random.random(len(asked)))
+            chance, share = (drawn == lags[asked, 0]).mean(), same[asked].mean()
+            if share > chance + _REPEATS:
+                # only as many repeats are told apart as do not come by themselves
+                excess = (share - chance) / (share * (1 - chance))
+                same &= random.random(len(same)) < excess
+                again = learn_category(full[asked], same[asked].astype(np.int64))
+                other = np.flatnonzero(known & ~same)
+                if len(other) >= _LEAST_ROWS:
+                    sub = _some(other, random)
+                    value = learn_number(full[sub], values[sub], look)
+    else:
+        sub = _some(np.flatnonzero(known), random)
+        value = learn_category(full[sub], values[sub].astype(np.int64))
     width = features.shape[1]
     lagged = again is not None or any(value.tree.uses(width + lag) for lag in range(_LAGS))
     return Series(kind, copied, others, null, again, value, lagged)
 
 
-_HEAPED = 0.5
+_REPEATS = 0.005
 
 
 def _some(rows: Ints, random: np.random.Generator) -> Ints:

@@ -27,7 +27,9 @@ Bools = NDArray[np.bool_]
 _CROSSING = 0.2
 """How likely a history is to go on as another one after a day."""
 _GAP_WIDTH = 0.06
-_LENGTH_WIDTH = 0.03
+_LENGTH_WIDTH = 0.01
+_WEEK = 7
+_UNEVEN = 0.7
 _CLOCK_WIDTH = 0.15
 _LEAST_POOL = 100
 _ONCE = 1.5
@@ -58,13 +60,15 @@ class Histories:
 
     Days count from the first of the entity's marks, or from the first day where it has none.
     ``marks`` float64[n, marks], NaN for none. ``first`` and ``last`` days, and how many days
-    something happened on, ``days``, float64[n].
+    something happened on, ``days``, float64[n]. ``weekday`` int64[n] is that of day 0 modulo 7, as
+    days since 1970-01-01 count.
     """
 
     marks: Floats
     first: Floats
     last: Floats
     days: Floats
+    weekday: Ints
     happenings: tuple[Happening | None, ...]
 
     def features(self, tracked: Sequence[tuple[int, int]]) -> Floats:
@@ -112,7 +116,8 @@ class Timeline:
     Day p of all has ``gap`` days since the one before, bits ``mark`` for the entity's dates on it,
     and ``group``, to which every day after which one may go on belongs. A stretch goes from one of
     the entity's dates to the next: ``ahead`` is how much of it is to come, and its length is moved
-    within the pool ``length_of`` the day that ends it.
+    within the pool ``length_of`` the day that ends it. ``stretches`` are the lengths of all, those
+    of entity i from ``stretch_starts[i]``; ``weekday`` is that of each day.
     """
 
     first_day: Ints
@@ -128,17 +133,20 @@ class Timeline:
     ahead: Floats
     lengths: tuple[Pool, ...]
     length_of: Ints
+    stretch_starts: Ints
+    stretches: Floats
+    weekday: Ints
     parents: tuple[int | None, ...]
     pieces: tuple[_Pieces | None, ...]
     longest: int
 
-    def draw(self, seeds: Sequence[bytes]) -> Histories:
-        """Return a history per seed."""
-        who, day, wanted = self._walk(seeds)
+    def draw(self, seeds: Sequence[bytes], fixed: Sequence[bytes]) -> Histories:
+        """Return a history per seed; what happens comes from ``fixed``, when from ``seeds``."""
+        entity, who, day, wanted = self._walk(fixed)
         count = len(seeds)
         lengths = np.bincount(who, minlength=count)
         begin = np.cumsum(lengths) - lengths
-        gap = self._gaps(seeds, who, day, wanted, begin)
+        gap = self._gaps(seeds, entity, who, day, wanted, begin)
         total = np.cumsum(gap)
         at = total - np.repeat(total[begin], lengths)
         marks = np.full((count, self.marks), np.nan)
@@ -147,6 +155,7 @@ class Timeline:
             marks[who[rows], place] = at[rows]
         anchor = np.nan_to_num(marks[:, 0]) if self.marks else np.zeros(count)
         at -= anchor[who]
+        weekday = (self.weekday[day[begin]] - at[begin].astype(np.int64)) % _WEEK
         marks -= anchor[:, None]
         happenings: list[Happening | None] = [None]
         taken: list[Ints] = [np.zeros(0, np.int64)]
@@ -167,11 +176,18 @@ class Timeline:
             at[begin],
             at[begin + lengths - 1],
             lengths.astype(np.float64),
+            weekday,
             tuple(happenings),
         )
 
     def _gaps(
-        self, seeds: Sequence[bytes], who: Ints, day: Ints, wanted: Floats, begin: Ints
+        self,
+        seeds: Sequence[bytes],
+        entity: Ints,
+        who: Ints,
+        day: Ints,
+        wanted: Floats,
+        begin: Ints,
     ) -> Floats:
         """Return whole days between one day and the next, float64[n]; the first of each is 0."""
         count = len(seeds)
@@ -188,7 +204,12 @@ class Timeline:
         closing[np.append(begin[1:], len(day)) - 1] = True
         stretch = np.cumsum(closing) - closing
         ends = np.flatnonzero(closing)
+        # A history's stretches are as long as those of the one it began as, whoever it went on as.
         length = np.bincount(stretch, wanted)
+        number = np.arange(len(ends)) - np.searchsorted(who[ends], who[ends])
+        place = self.stretch_starts[entity[who[ends]]] + number
+        own = place < self.stretch_starts[entity[who[ends]] + 1]
+        length[own] = np.where(length[own] > 0, self.stretches[place[own]], 0)
         got = np.bincount(stretch, gap)
         per = np.bincount(who[ends], minlength=count)
         chance = uniforms(seeds, "stretches", 2 * per).reshape(-1, 2)
@@ -197,16 +218,20 @@ class Timeline:
             if len(rows):
                 length[rows] = pooled.moved(length[rows], _LENGTH_WIDTH, *chance[rows].T)
         gap *= (length / np.maximum(got, 1e-9))[stretch]
-        gap = np.maximum(np.rint(gap), 1)
+        # Who comes every Tuesday still does: gaps change by whole weeks.
+        kept = self.gap[day]
+        gap = kept + _WEEK * np.rint((gap - kept) / _WEEK)
+        gap = np.where(gap < 1, gap + _WEEK * np.ceil((1 - gap) / _WEEK), gap)
         gap[begin] = 0
         return gap
 
-    def _walk(self, seeds: Sequence[bytes]) -> tuple[Ints, Ints, Floats]:
-        """Return days of new histories: whose, int64[n] ascending, which, and how long since."""
+    def _walk(self, seeds: Sequence[bytes]) -> tuple[Ints, Ints, Ints, Floats]:
+        """Return as whom histories begin, and their days: whose, which, and how long since."""
         turns = self.longest
         chance = uniform_table(seeds, "walk", 1 + 2 * turns)
         active = np.arange(len(seeds))
-        day = self.first_day[(chance[:, 0] * len(self.first_day)).astype(np.int64)]
+        entity = (chance[:, 0] * len(self.first_day)).astype(np.int64)
+        day = self.first_day[entity]
         scale = np.ones(len(seeds))
         whose, which, since = [], [], []
         turn = 0
@@ -230,7 +255,7 @@ class Timeline:
             turn += 1
         who, days, waits = np.concatenate(whose), np.concatenate(which), np.concatenate(since)
         order = np.argsort(who, kind="stable")
-        return who[order], days[order], waits[order]
+        return entity, who[order], days[order], waits[order]
 
 
 @dataclass(frozen=True)
@@ -348,7 +373,8 @@ def fit_timeline(samples: Sequence[Sample], layout: Layout) -> tuple[Timeline, H
     gap[1:] = when[1:] - when[:-1]
     gap[starts[:-1]] = 0
     gap_pools, gap_pool_of = _pools(gap, bits, whose, gap > 0)
-    ahead, stretch_length = _stretches(when, starts, bits, gap)
+    ahead, stretch_length, closing = _stretches(when, starts, bits, gap)
+    ends = np.flatnonzero(closing)
     lengths, length_of = _pools(stretch_length, bits, whose, stretch_length > 0)
     behind = _behind(whose, when, starts, bits, happenings, zero)
     group, group_starts, group_days = _groups(whose, when, starts, behind, gap, ahead)
@@ -366,6 +392,9 @@ def fit_timeline(samples: Sequence[Sample], layout: Layout) -> tuple[Timeline, H
         ahead,
         lengths,
         length_of,
+        np.searchsorted(whose[ends], np.arange(count + 1)),
+        stretch_length[ends],
+        when % _WEEK,
         tuple(sample.parent for sample in samples),
         tuple(pieces),
         int(np.diff(starts).max()),
@@ -375,6 +404,7 @@ def fit_timeline(samples: Sequence[Sample], layout: Layout) -> tuple[Timeline, H
         (when[starts[:-1]] - zero).astype(np.float64),
         (when[starts[1:] - 1] - zero).astype(np.float64),
         np.diff(starts).astype(np.float64),
+        zero % _WEEK,
         tuple(happenings),
     )
     return timeline, histories, zero
@@ -437,8 +467,8 @@ def _pools(
     return tuple(pools), pool_of
 
 
-def _stretches(when: Ints, starts: Ints, bits: Ints, gap: Floats) -> tuple[Floats, Floats]:
-    """Return how many days of its stretch follow each day, and where one ends its length, else 0."""
+def _stretches(when: Ints, starts: Ints, bits: Ints, gap: Floats) -> tuple[Floats, Floats, Bools]:
+    """Return days of its stretch to come after each day, its length where one ends, and where."""
     closing = bits > 0
     closing[starts[1:] - 1] = True
     ends = np.flatnonzero(closing)
@@ -448,7 +478,7 @@ def _stretches(when: Ints, starts: Ints, bits: Ints, gap: Floats) -> tuple[Float
     stretch = np.cumsum(closing) - closing
     length = np.zeros(len(when))
     length[ends] = np.bincount(stretch, gap)
-    return ahead, length
+    return ahead, length, closing
 
 
 def _groups(
@@ -469,6 +499,10 @@ def _groups(
         np.rint(np.log2(gap + 1) / 2).astype(np.int64),
         behind,
     ]
+    shares = np.bincount(when % _WEEK, minlength=_WEEK) / len(when)
+    if shares.min() < _UNEVEN / _WEEK:
+        # a place where weekends differ: nobody goes on from a Tuesday as from a Friday
+        state.append(when % _WEEK)
     _, group = np.unique(np.stack(state, axis=1), axis=0, return_inverse=True)
     group = group.reshape(-1)
     pairs = np.unique(np.stack([group, whose], axis=1), axis=0)
