@@ -44,29 +44,39 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Give recipients decoys, as many as are missing; replace those retired."""
-    from pgbalise.issuing import make_decoys
+    from pgbalise.issuing import issue_decoys
     from pgbalise.session import connect
 
     master = master_key(key, key_command)
     now = datetime.now(UTC)
     with counting(as_json) as say, connect(dsn) as session, session.connection.transaction():
-        made = make_decoys(session, master, role or None, count, now, say)
+        issue = issue_decoys(session, master, role or None, count, now, say)
+    made = issue.decoys
     if as_json:
         print_json(
             {
                 "issued": [
                     {"decoy": d.decoy_id, "recipient": d.recipient, "number": d.number}
                     for d in made
-                ]
+                ],
+                "rows": issue.rows,
+                "out_of_order": issue.out_of_order,
+                "retired": issue.retired,
             }
         )
     elif made:
         recipients = len({decoy.recipient for decoy in made})
         out.print(
-            f"issued {len(made):,} decoys to {recipients:,} recipients; have that recorded:"
-            " pgbalise registry record",
+            f"issued {len(made):,} decoys with {issue.rows:,} rows to {recipients:,} recipients;"
+            " have that recorded: pgbalise registry record",
             soft_wrap=True,
         )
+        if issue.out_of_order:
+            out.print(
+                f"{issue.out_of_order:,} rows have numbers that do not go with their times:"
+                " pgbalise decoys reserve makes room for the next ones",
+                soft_wrap=True,
+            )
     else:
         out.print("nothing to do: every recipient has its decoys")
 

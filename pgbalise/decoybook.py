@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from pgbalise.decoys.identity import Mode, Role
-from pgbalise.decoys.issued import IssuedDecoy, read_decoys
+from pgbalise.decoys.issued import IssuedDecoy, identity_digest, read_decoys
 from pgbalise.decoys.traits import TraitKind
 from pgbalise.errors import InvalidInput
 
@@ -52,6 +53,17 @@ def issued(
             session.fetch(_ISSUED, wanted, retired)
         )
     ]
+
+
+def identity_digests(session: Session) -> dict[int, bytes]:
+    """Return by decoy_id the digest that commits to each decoy's identity."""
+    salts = session.fetch("SELECT decoy_id, salt::text FROM balise.decoy")
+    by_id = {decoy_id: UUID(salt).bytes for decoy_id, salt in salts}
+    return {
+        decoy.decoy_id: identity_digest(decoy, by_id[decoy.decoy_id])
+        for decoy in issued(session)
+        if decoy.decoy_id in by_id
+    }
 
 
 def enter(session: Session, decoys: Sequence[IssuedDecoy], key_fingerprint: str) -> None:

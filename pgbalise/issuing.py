@@ -91,7 +91,23 @@ class _Run:
     texts: dict[Place, set[str]]
     retired_keys: Mapping[Place, Mapping[str, list[int]]]
     fresh: dict[Place, list[int]] = field(default_factory=dict)
+    rows: int = 0
     out_of_order: int = 0
+
+
+@dataclass(frozen=True)
+class Issue:
+    """What one making of decoys gave."""
+
+    decoys: list[IssuedDecoy]
+    """The new ones, by recipient and number."""
+    rows: int = 0
+    """Their rows in all relations."""
+    out_of_order: int = 0
+    """Rows whose number does not go with their time as the real ones' do: by these an attacker
+    who sorts by number could find decoys. ``reserve`` makes them fewer, next time."""
+    retired: int = 0
+    """Decoys taken back because a real row has got one of their keys."""
 
 
 def make_decoys(
@@ -100,13 +116,24 @@ def make_decoys(
     names: Sequence[str] | None,
     count: int | None,
     now: datetime,
-    progress: Progress = _silent,
 ) -> list[IssuedDecoy]:
+    """Give recipients decoys, and return the new ones; as ``issue_decoys``."""
+    return issue_decoys(session, key, names, count, now).decoys
+
+
+def issue_decoys(
+    session: Session,
+    key: MasterKey,
+    names: Sequence[str] | None,
+    count: int | None,
+    now: datetime,
+    progress: Progress = _silent,
+) -> Issue:
     """Give recipients decoys until each has ``count``, by default as many as the policy says.
 
     ``names``: only these recipients; None: all of class secondary who are not revoked. Decoys whose
     keys a real row has got since are retired first, and replaced. Must run inside one transaction.
-    Returns the new ones. Raise InvalidPolicy when the policy says nothing of decoys or a column's
+    Raise InvalidPolicy when the policy says nothing of decoys or a column's
     values cannot be made, InvalidRecipient, InvalidInput for another master key or too few patients
     to learn from, DatabaseProblem when keys run out or somebody else makes decoys.
     """
@@ -127,13 +154,12 @@ def make_decoys(
     version = _policy_version(session)
     progress("looking at what is there", 0, 1)
     known = issued(session)
-    chosen = set(roles)
     clashing = collided(session, members, roles)
     if clashing:
         _retire(session, clashing, now)
     wanted = _wanted(known, roles, count, clashing)
     if not wanted:
-        return []
+        return Issue([], retired=len(clashing))
     run = _learn(session, key, policy, members, known, now, progress)
     if _policy_version(session) != version:
         raise DatabaseProblem("the policy changed meanwhile", hint="run it again")
@@ -143,8 +169,7 @@ def make_decoys(
         made += _issue(run, batch)
         progress("making decoys", len(made), len(wanted))
     enter(session, made, key.fingerprint())
-    assert all(decoy.recipient in chosen for decoy in made)
-    return made
+    return Issue(made, run.rows, run.out_of_order, len(clashing))
 
 
 def retire(session: Session, names: Sequence[tuple[str, int]], now: datetime) -> int:
@@ -398,13 +423,12 @@ def _attempt(
         _remove_rows(session, members, names, broken)
         bad |= np.isin(ids, broken)
         why = constraint
+    run.rows += sum(len(part.decoys) for part in rows)
     run.out_of_order += sum(part.out_of_order for part in rows)
-    keys = [
-        {
-            name: rows[0].columns[name].cast(pa.string()).to_pylist()
-            for name, _ in members[0].relation.key
-        }
-    ][0]
+    keys = {
+        name: rows[0].columns[name].cast(pa.string()).to_pylist()
+        for name, _ in members[0].relation.key
+    }
     decoys_policy = run.policy.decoys
     assert decoys_policy is not None
     done = [

@@ -109,6 +109,8 @@ CREATE TABLE balise.decoy (
     spaces jsonb NOT NULL,
     key jsonb NOT NULL,
     key_fingerprint text NOT NULL,
+    -- without it the registry's digest of an identity would tell it to who tries all names
+    salt uuid NOT NULL DEFAULT gen_random_uuid(),
     issued_at timestamptz NOT NULL DEFAULT now(),
     retired_at timestamptz,
     UNIQUE (role_name, number)

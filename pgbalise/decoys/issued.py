@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from pgbalise.decoys.identity import Identity, Mode, Role
 from pgbalise.decoys.traits import Spaces, Trait, TraitKind, traits
 from pgbalise.errors import InvalidInput
+from pgbalise.marking.keys import frame
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,18 @@ class IssuedDecoy:
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             raise InvalidInput("this is not a decoy as pgbalise writes it") from None
+
+
+def identity_digest(decoy: IssuedDecoy, salt: bytes) -> bytes:
+    """Return the 32 bytes that commit to a decoy's identity: SHA-256 over a salt and all of it.
+
+    Whoever has the salt (16 random bytes, ``balise.decoy.salt``) and the identity can check it;
+    without the salt it tells nothing, however few identities there could be.
+    """
+    identity = {role.value: text for role, text in decoy.identity.items()}
+    text = json.dumps(identity, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    framed = frame("pgbalise decoy identity 1", salt, decoy.recipient, decoy.number, text)
+    return hashlib.sha256(framed).digest()
 
 
 def _aware(text: str) -> datetime:

@@ -30,7 +30,7 @@ DAY: Final = 86_400_000_000
 """Microseconds of a day; all times here are microseconds since 1970-01-01."""
 
 LEAST_MARGIN: Final = 1_000
-"""At least so many of the numbers given last are left out, and one in a hundred of all."""
+"""At least so many of the numbers given last are left out, and one in a thousand of all."""
 
 LONGEST_SLOT: Final = 8
 """Longer runs of holes are cut: one serves several groups of rows."""
@@ -85,7 +85,7 @@ def safety_margin(numbers: int, cache: int = 1) -> int:
     A session keeps ``cache`` numbers at a time (CREATE SEQUENCE ... CACHE) and may insert them
     much later; a hundred such sessions are allowed for.
     """
-    return max(LEAST_MARGIN, numbers // 100, 100 * cache)
+    return max(LEAST_MARGIN, numbers // 1_000, 100 * cache)
 
 
 def learn_numbering(
@@ -142,7 +142,7 @@ def learn_numbering(
         residuals,
         _thinned(keys, 100_000) if order is Order.NONE else np.zeros(0, np.int64),
         _grid(moment[known]),
-        int(min(30 * DAY, max(DAY, 4 * spacing))),
+        int(min(30 * DAY, max(DAY, 8 * spacing))),
         together,
     )
 

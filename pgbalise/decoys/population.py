@@ -27,7 +27,7 @@ from pgbalise.decoys.series import (
     sample_like,
     times,
 )
-from pgbalise.decoys.timeline import Happening, Histories, Timeline, fit_timeline
+from pgbalise.decoys.timeline import Happening, Timeline, fit_timeline
 from pgbalise.errors import InvalidInput
 
 Floats = NDArray[np.float64]
@@ -210,7 +210,11 @@ def _about(entity: Sample, layout: Layout, features: Floats, zero: Ints) -> Floa
     known = [np.where(np.isnan(column), -np.inf, column) for column in own]
     counts = 2 + len(layout.marks)
     return np.concatenate(
-        [np.stack([*known, zero.astype(np.float64)], axis=1), features[:, :counts], features[:, counts::2]],
+        [
+            np.stack([*known, zero.astype(np.float64)], axis=1),
+            features[:, :counts],
+            features[:, counts::2],
+        ],
         axis=1,
     )
 

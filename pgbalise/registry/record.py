@@ -1,7 +1,8 @@
-"""Copy what a hospital's database knows about its recipients into the registry.
+"""Copy what a hospital's database knows about its recipients and their decoys into the registry.
 
 What was recorded once is held against what the database says now: a commitment, a class or an
-enrolment that changed, or a recipient that is gone, means that somebody changed the catalog.
+enrolment that changed, or a recipient that is gone, means that somebody changed the catalog. So
+does a decoy that is gone or somebody else by now. Of decoys' identities only digests are kept.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pgbalise.errors import DatabaseProblem, InvalidInput
 from pgbalise.marking.keys import MasterKey
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import Entry, instant
+from pgbalise.registry.record_decoys import record_decoys
 from pgbalise.registry.store import Draft, append, lock, problems
 from pgbalise.session import Session
 
@@ -32,7 +34,7 @@ def identity(session: Session) -> tuple[str, str]:
 def record_database(
     registry: sa.Connection, session: Session, at: datetime, keys: Sequence[MasterKey] = ()
 ) -> list[Entry]:
-    """Record a database's recipients; return the ledger's new entries, none when nothing is new.
+    """Record a database's recipients and decoys; return the ledger's new entries, none when nothing is new.
 
     The commitments of every epoch that marks with one of the master keys are checked first. Raise
     InvalidInput when a key is no epoch's; DatabaseProblem, and record nothing, when the database
@@ -58,6 +60,10 @@ def record_database(
             Draft(kind, {**where, **body})
             for recipient in found
             for kind, body in _news(registry, database_id, recipient, at, fingerprints)
+        ]
+        drafts += [
+            Draft(kind, {**where, **body})
+            for kind, body in record_decoys(registry, session, database_id)
         ]
         return append(registry, drafts, at) if drafts else []
 
