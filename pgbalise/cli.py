@@ -30,6 +30,7 @@ from pgbalise.registry.alert_commands import alert_app
 from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.commands import ledger_app, registry_app
 from pgbalise.report.commands import report_app
+from pgbalise.scan_command import scan
 from pgbalise.trace_command import trace
 
 app = typer.Typer(
@@ -55,6 +56,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 
 _EXTRAS = {
     "python_calamine": "leaks",
+    **dict.fromkeys(("olefile", "pypdf"), "scan"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),
@@ -491,6 +493,7 @@ def extract(
 
 
 app.command()(trace)
+app.command()(scan)
 app.command()(evaluate)
 app.command()(proxy)
 
