@@ -44,7 +44,7 @@ def scan(
     show: Annotated[bool, typer.Option("--show", help="Print what stands there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look for decoys in files of any kind: is any beacon in here?
+    """Say whether decoys are in files of any kind.
 
     Exit status 0 when a decoy was found, 1 when none was, 2 on an error, or when none was found
     and something could not be read.
@@ -82,6 +82,7 @@ def _decoys(file: Path | None, dsn: str | None) -> list[IssuedDecoy]:
 def _print(findings: Findings, show: bool) -> None:
     if findings.hits:
         table = Table("decoy", "kind", "certainty", "file", "line", "offset", box=None)
+        table.columns[3].overflow = "fold"
         if show:
             table.add_column("text")
         for hit in findings.hits:

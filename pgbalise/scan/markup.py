@@ -7,6 +7,13 @@ import re
 from typing import Final
 
 _TAG: Final = re.compile(rb"<!--.*?-->|<[/!?]?[A-Za-z][^<>]*>|<[!?][^<>]*>", re.DOTALL)
+# Between these nothing is seen: office programs cut words into runs, HTML makes letters bold.
+_RUNS: Final = re.compile(
+    rb"</(?:w|a):t>(?:(?!</(?:w|a):p>|<w:tab|<(?:w|a):br|<w:cr)<[^<>]*>)*<(?:w|a):t(?:\s[^<>]*)?>"
+)
+_INLINE: Final = re.compile(
+    rb"</?(?:b|i|u|em|strong|span|mark|wbr|small|font|text:span)(?:\s[^<>]*)?/?>", re.IGNORECASE
+)
 _ATTRIBUTE: Final = re.compile(rb"=\s*(?:\"([^\"]*)\"|'([^']*)')")
 _ENTITY: Final = re.compile(rb"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _JSON_NAME: Final = re.compile(rb'"[^"\\\r\n]{1,64}"\s*:')
@@ -21,7 +28,11 @@ def plain_markup(text: bytes) -> bytes:
     """
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = text.decode("utf-16", "replace").encode()
-    return _ENTITY.sub(_entity, _TAG.sub(_tag, text))
+    return _ENTITY.sub(_entity, _TAG.sub(_tag, _INLINE.sub(_newlines, _RUNS.sub(_newlines, text))))
+
+
+def _newlines(found: re.Match[bytes]) -> bytes:
+    return b"\n" * found[0].count(b"\n")
 
 
 def _tag(found: re.Match[bytes]) -> bytes:
