@@ -26,10 +26,14 @@ _OUTLOOK_TEXTS: Final = {"0037": "subject", "1000": "body", "1013": "html", "0C1
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a mail: what it is called, and its bytes."""
+    """A part of a mail: what it is called, and its bytes.
+
+    ``plain``: it is text whatever it looks like.
+    """
 
     name: str
     body: bytes
+    plain: bool = False
 
 
 def is_mail(head: bytes) -> bool:
@@ -61,7 +65,7 @@ def mail_parts(path: Path) -> Iterator[Part]:
 
 def _parts(message: Message[Any, Any], prefix: str) -> Iterator[Part]:
     header = "".join(f"{name}: {_decoded(value)}\n" for name, value in message.items())
-    yield Part(f"{prefix}header", header.encode("utf-8", "replace"))
+    yield Part(f"{prefix}header", header.encode("utf-8", "replace"), plain=True)
     for number, part in enumerate(message.walk()):
         if part.is_multipart():
             continue

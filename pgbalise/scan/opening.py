@@ -172,9 +172,10 @@ class Opening:
     def _parts(self, parts: Iterable[mail.Part], member: str, depth: int) -> Iterator[Text]:
         for part in parts:
             inner = _joined(member, part.name)
-            pieces = (part.body[n : n + _STEP] for n in range(0, len(part.body), _STEP))
-            if part.body:
-                yield from self._inner(iter(pieces), inner, depth)
+            if part.plain:
+                yield Text(inner, _cut(part.body))
+            elif part.body:
+                yield from self._inner(_cut(part.body), inner, depth)
 
     def _compound(self, path: Path, member: str, depth: int) -> Iterator[Text]:
         import olefile  # type: ignore[import-untyped]
