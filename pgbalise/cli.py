@@ -33,6 +33,7 @@ from pgbalise.registry.alert_commands import alert_app
 from pgbalise.registry.case_commands import case_app
 from pgbalise.registry.commands import ledger_app, registry_app
 from pgbalise.report.commands import report_app
+from pgbalise.scan_command import scan
 from pgbalise.trace_command import trace
 
 app = typer.Typer(
@@ -501,6 +502,7 @@ def extract(
 
 
 app.command()(trace)
+app.command()(scan)
 app.command()(evaluate)
 app.command()(proxy)
 

@@ -25,11 +25,13 @@ from pgbalise.leaks.unpacking import Budget
 DEPTH: Final = 3
 """Archives within archives."""
 
-_MEMBERS: Final = 10_000
+MEMBERS: Final = 10_000
+"""Files of one archive."""
+
 _STEP: Final = 1 << 20
 _WORKBOOK: Final = ("xl/workbook.xml", "xl/workbook.bin")
 _ODS: Final = b"application/vnd.oasis.opendocument.spreadsheet"
-_PROBLEMS: Final = (
+PROBLEMS: Final = (
     zipfile.BadZipFile,
     tarfile.TarError,
     lzma.LZMAError,
@@ -42,6 +44,7 @@ _PROBLEMS: Final = (
     NotImplementedError,
     OverflowError,
 )
+"""What the readers of damaged archives raise."""
 
 
 @dataclass
@@ -88,12 +91,12 @@ class Reading:
             if kind is Kind.TAR:
                 return self._tar(path, name, depth)
             return self._stream(path, name, kind, depth)
-        except _PROBLEMS:
+        except PROBLEMS:
             raise InvalidLeak(f"{name}: the {kind.value} is damaged or cut") from None
 
     def _stream(self, path: Path, name: str, kind: Kind, depth: int) -> list[LeakTable]:
         target = self.budget.file(self.folder)
-        with _decompressed(path, kind) as stream:
+        with decompressed(path, kind) as stream:
             self.budget.write(iter(lambda: stream.read(_STEP), b""), target, name)
         return self.tables(target, name, depth + 1)
 
@@ -112,8 +115,8 @@ class Reading:
             if any(info.flag_bits & 1 for info in members):
                 raise InvalidLeak(f"{name}: the zip archive is encrypted", hint="unpack it first")
             files = []
-            for info in members[: _MEMBERS + 1]:
-                if _is_link(info):
+            for info in members[: MEMBERS + 1]:
+                if is_link(info):
                     continue
                 with archive.open(info) as stream:
                     files.append((info.filename, self._unpacked(stream, name)))
@@ -128,7 +131,7 @@ class Reading:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 stream = archive.extractfile(member) if member.isreg() else None
-                if stream is not None and len(files) <= _MEMBERS:
+                if stream is not None and len(files) <= MEMBERS:
                     files.append((member.name, self._unpacked(stream, name)))
         return self._members(files, name, depth)
 
@@ -140,8 +143,8 @@ class Reading:
     def _members(self, files: list[tuple[str, Path]], name: str, depth: int) -> list[LeakTable]:
         if not files:
             raise InvalidLeak(f"{name}: the archive has no files")
-        if len(files) > _MEMBERS:
-            raise InvalidLeak(f"{name}: the archive has more than {_MEMBERS} files")
+        if len(files) > MEMBERS:
+            raise InvalidLeak(f"{name}: the archive has more than {MEMBERS} files")
         by_base = {PurePosixPath(member).name: path for member, path in files}
         if "toc.dat" in by_base:
             toc = by_base["toc.dat"]
@@ -172,12 +175,14 @@ def printable(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)
 
 
-def _is_link(info: zipfile.ZipInfo) -> bool:
+def is_link(info: zipfile.ZipInfo) -> bool:
+    """Say whether a member of a zip archive is a symbolic link."""
     return (info.external_attr >> 28) == 0o12
 
 
 @contextmanager
-def _decompressed(path: Path, kind: Kind) -> Iterator[Any]:
+def decompressed(path: Path, kind: Kind) -> Iterator[Any]:
+    """Open a compressed file (GZIP, BZIP2, XZ, ZSTD, LZ4) as a stream of what it holds."""
     if kind in (Kind.ZSTD, Kind.LZ4):
         name = "zstd" if kind is Kind.ZSTD else "lz4"
         with pa.OSFile(str(path)) as file, pa.CompressedInputStream(file, name) as stream:

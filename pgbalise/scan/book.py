@@ -32,7 +32,7 @@ LINE: Final = 400
 MARGIN: Final = 2_048
 """Bytes before and after a place that decide whether a decoy is there."""
 
-_BLOCK: Final = 8_192
+_BLOCK: Final = 16_384
 _ALNUM: Final = bytes(n for n in range(128) if chr(n).isalnum())
 _OTHERS: Final = bytes(n for n in range(256) if n not in _ALNUM)
 _SMALL: Final = bytes(range(256)).lower()
@@ -98,6 +98,7 @@ class Book:
         self._words = tuple(targets)
         self._targets = tuple(tuple(found) for found in targets.values())
         self._lexicon = Lexicon(self._words)
+        self._years = [_year(decoy) for decoy in self._decoys]
         self._dates = lru_cache(65_536)(lambda index: _Dates.of(self._decoys[index]))
 
     def __len__(self) -> int:
@@ -121,9 +122,8 @@ class Book:
         person = target.kind is TraitKind.PERSON
         dated = False
         if person:
-            dates = self._dates(target.decoy)
             nearby = packed.text[max(0, place - LINE) : place + len(word) + LINE]
-            dated = dates.may_be_in(nearby)
+            dated = self._may_be_dated(nearby, target.decoy)
             if not dated and not possible:
                 return None
         start, end = packed.place(place), packed.place(place + len(word) - 1) + 1
@@ -131,11 +131,24 @@ class Book:
         if person:
             if not _are_names(packed.original, start, end):
                 return None
-            dated = dated and dates.near(packed.original, start, end)
+            dated = dated and self._dates(target.decoy).near(packed.original, start, end)
             return Sighting(start, end, decoy, target.kind, dated)
         if not _is_number(packed.original, start, end, decoy, target.kind, word):
             return None
         return Sighting(start, end, decoy, target.kind, target.certain)
+
+    def _may_be_dated(self, nearby: bytes, decoy: int) -> bool:
+        """Say whether a packed text may hold the decoy's birth date; most hold not its year."""
+        year, short = self._years[decoy]
+        if year not in nearby:
+            return short in nearby
+        return any(date in nearby for date in self._dates(decoy).packed)
+
+
+def _year(decoy: IssuedDecoy) -> tuple[bytes, bytes]:
+    """Return the year of birth, and the whole date with two digits of it."""
+    born = decoy.identity.get(Role.BIRTH_DATE, "").encode()
+    return born[:4], born[8:10] + born[5:7] + born[2:4]
 
 
 def pack(text: bytes) -> bytes:
@@ -169,22 +182,12 @@ class _Dates:
 
     spelled: tuple[bytes, ...]
     packed: tuple[bytes, ...]
-    year: bytes
-    short: bytes
 
     @classmethod
     def of(cls, decoy: IssuedDecoy) -> _Dates:
         texts = [text.lower() for text in birth_dates(decoy)]
         spelled = {text.encode(code) for text in texts for code in ("utf-8", "latin-1")}
-        year, month, day = (part.encode() for part in decoy.identity[Role.BIRTH_DATE].split("-"))
-        packed = tuple({pack(text) for text in spelled})
-        return cls(tuple(spelled), packed, year, day + month + year[2:])
-
-    def may_be_in(self, packed: bytes) -> bool:
-        """Say whether a packed text may hold the date; most hold not even the year."""
-        if self.year not in packed:
-            return self.short in packed
-        return any(date in packed for date in self.packed)
+        return cls(tuple(spelled), tuple({pack(text) for text in spelled}))
 
     def _in(self, text: bytes) -> bool:
         small = text.replace(b"\0", b"").lower()

@@ -29,12 +29,14 @@ LEAST: Final = 5
 _LONG: Final = 10
 _SHORT: Final = 7
 _FACTORS: Final = (
-    np.uint64(0x9E3779B97F4A7C15),
-    np.uint64(0xC2B2AE3D27D4EB4F),
-    np.uint64(0xD6E8FEB86659FD93),
+    0x9E3779B97F4A7C15,
+    0xC2B2AE3D27D4EB4F,
+    0xD6E8FEB86659FD93,
 )
 _COARSE: Final = 20
 _FINE: Final = 24
+_AT_ONCE: Final = 1 << 15
+"""Windows whose hashes fit the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,14 @@ class _Mesh:
             key = word.text[start : start + shape.key]
             self._words.setdefault(key, []).append((index, start, word.text))
         size = shape.key - shape.step + 1
-        self._window_mask = np.uint64((1 << 8 * size) - 1)
-        self._end_mask = np.uint64((1 << 8 * min(8, shape.key)) - 1)
+        whole = min(8, shape.key)
         # A key of more than eight bytes is told by its first eight and by its last eight.
         self._ends = (shape.key - 8, 0) if shape.key > 8 else (0,)
         windows = _numbers({key[n : n + size] for key in self._words for n in range(shape.step)})
-        self._coarse = _Table(windows, 0, _COARSE)
-        self._fine = _Table(windows, 1, _FINE)
+        self._coarse = _Table(windows, size, 0, _COARSE)
+        self._fine = _Table(windows, size, 1, _FINE)
         self._keys = [
-            _Table(_numbers({key[end : end + 8] for key in self._words}), 2, _FINE)
+            _Table(_numbers({key[end : end + 8] for key in self._words}), whole, 2, _FINE)
             for end in self._ends
         ]
 
@@ -118,29 +119,37 @@ class _Mesh:
     def _places(self, padded: bytes, words: NDArray[np.uint64]) -> Iterator[list[int]]:
         """Yield where keys may begin in the padded text, for each place of a window in a word."""
         for start in range(0, 8, self._shape.step):
-            windows = np.frombuffer(padded, "<u8", len(words) - 2, 8 + start) & self._window_mask
-            seen = np.flatnonzero(self._coarse.has(windows))
+            windows = np.frombuffer(padded, "<u8", len(words) - 2, 8 + start)
+            seen = np.concatenate(
+                [
+                    np.flatnonzero(self._coarse.has(windows[first : first + _AT_ONCE])) + first
+                    for first in range(0, len(windows), _AT_ONCE)
+                ]
+            )
             seen = seen[self._fine.has(windows[seen])] + 1
             for back in range(self._shape.step):
                 hits = seen
                 for end, keys in zip(self._ends, self._keys, strict=True):
-                    part = _eight(words, hits, start - back + end) & self._end_mask
-                    hits = hits[keys.has(part)]
+                    hits = hits[keys.has(_eight(words, hits, start - back + end))]
                 yield (hits * 8 + (start - back)).tolist()
 
 
 class _Table:
-    """Which hashes numbers of a set have."""
+    """Which hashes numbers of a set have; all are of ``size`` bytes."""
 
-    def __init__(self, values: NDArray[np.uint64], factor: int, most: int) -> None:
+    def __init__(self, values: NDArray[np.uint64], size: int, factor: int, most: int) -> None:
         bits = min(most, max(12, len(values).bit_length() + 4))
-        self._factor = _FACTORS[factor]
+        # The product has no room for the bytes of a number beyond the first ``size``.
+        self._factor = np.uint64(_FACTORS[factor] << 8 * (8 - size) & (1 << 64) - 1)
         self._shift = np.uint64(64 - bits)
         self._has = np.zeros(1 << bits, np.bool_)
         self._has[self._hashed(values)] = True
 
     def has(self, values: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return for each number whether it may be in the set; never false for one that is."""
+        """Return for each number, by its first ``size`` bytes, whether it may be in the set.
+
+        It is never false for one that is.
+        """
         return self._has.take(self._hashed(values), mode="clip")
 
     def _hashed(self, values: NDArray[np.uint64]) -> NDArray[np.int64]:

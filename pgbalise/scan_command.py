@@ -1,0 +1,103 @@
+"""The command that looks for decoys in files: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pgbalise.command import AsJson, err, out, print_json, working
+from pgbalise.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pgbalise.decoys.issued import IssuedDecoy
+    from pgbalise.scan.scanning import Findings
+
+
+def scan(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Files and folders; - is standard input.", show_default=False
+        ),
+    ],
+    decoys: Annotated[
+        Path | None,
+        typer.Option("--decoys", help="The decoys, as decoys export --format jsonl writes them."),
+    ] = None,
+    dsn: Annotated[
+        str | None,
+        typer.Option(
+            "--dsn", help="Read the decoys from this database instead: libpq string or URI."
+        ),
+    ] = None,
+    possible: Annotated[
+        bool,
+        typer.Option(
+            "--possible", help="Also names without their birth date, and short record numbers."
+        ),
+    ] = False,
+    show: Annotated[bool, typer.Option("--show", help="Print what stands there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether decoys are in files of any kind.
+
+    Exit status 0 when a decoy was found, 1 when none was, 2 on an error, or when none was found
+    and something could not be read.
+    """
+    from pgbalise.scan.book import Book
+    from pgbalise.scan.scanning import scan as search
+
+    with working(as_json) as progress:
+        known = _decoys(decoys, dsn)
+        if not known:
+            raise InvalidInput("there are no decoys to look for", hint="pgbalise decoys generate")
+        progress(f"{len(known)} decoys")
+        findings = search(
+            Book(known), paths, sys.stdin.buffer, possible=possible, progress=progress
+        )
+    if as_json:
+        print_json(findings.as_dict(show=show))
+    else:
+        _print(findings, show)
+    raise typer.Exit(findings.status)
+
+
+def _decoys(file: Path | None, dsn: str | None) -> list[IssuedDecoy]:
+    from pgbalise.decoybook import decoys_of_file, issued
+    from pgbalise.session import connect
+
+    if (file is None) == (dsn is None):
+        raise InvalidInput("which decoys?", hint="give --decoys FILE or --dsn")
+    if file is not None:
+        return decoys_of_file(file)
+    with connect(dsn or "") as session:
+        return issued(session)
+
+
+def _print(findings: Findings, show: bool) -> None:
+    if findings.hits:
+        table = Table("decoy", "kind", "certainty", "file", "line", "offset", box=None)
+        table.columns[3].overflow = "fold"
+        if show:
+            table.add_column("text")
+        for hit in findings.hits:
+            where = f"{hit.file}!{hit.member}" if hit.member else hit.file
+            cells = [
+                hit.decoy,
+                hit.kind,
+                "certain" if hit.certain else "possible",
+                where,
+                str(hit.line),
+                str(hit.offset),
+            ]
+            table.add_row(*map(Text, [*cells, hit.written] if show else cells))
+        out.print(table)
+    for unread in findings.unread:
+        where = f"{unread.file}!{unread.member}" if unread.member else unread.file
+        err.print(Text(f"{where}: not read: {unread.reason}"), soft_wrap=True)
+    out.print(f"{findings.found} found in {findings.files} files, {findings.bytes:,} bytes")
