@@ -22,6 +22,7 @@ from pgbalise import __version__
 from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
+from pgbalise.export_command import export
 from pgbalise.keyfile import generate_key
 from pgbalise.marking.policy import Policy, RecipientClass
 from pgbalise.policyfile import read_document, read_policy
@@ -41,6 +42,10 @@ key_app = typer.Typer(help="The master key.")
 policy_app = typer.Typer(help="Which columns carry marks, and how.")
 recipient_app = typer.Typer(help="Who receives data.")
 epoch_app = typer.Typer(help="Times during which marks stay the same, and the key of each.")
+decoys_app = typer.Typer(help="Patients who do not exist.")
+decoys_app.command("export")(export)
+decoys_app.callback()(lambda: None)
+app.add_typer(decoys_app, name="decoys")
 app.add_typer(key_app, name="key")
 app.add_typer(policy_app, name="policy")
 app.add_typer(recipient_app, name="recipient")
@@ -55,6 +60,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 
 _EXTRAS = {
     "python_calamine": "leaks",
+    **dict.fromkeys(("pymisp", "stix2", "yaml"), "detectors"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),

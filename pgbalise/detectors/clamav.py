@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pgbalise.detectors.export import Export, Files
-from pgbalise.detectors.expressions import alone, any_of, encoded, person_expressions
+from pgbalise.detectors.expressions import alone, encoded, person_expressions
 from pgbalise.detectors.patterns import NUMBERS, Person, Target
 
 _MOST: Final = 60
@@ -39,10 +39,23 @@ def _signatures(target: Target) -> Iterator[str]:
 
 
 def _person(rule: str, person: Person) -> str:
-    triggers = [part for date in person.dates for part in _literal(date, "")][:_MOST]
-    expression = alone(any_of(person_expressions(person)))
-    subsignatures = [*triggers, f"{_either(triggers)}/{expression}/is"]
-    return _line(f"Pgbalise.Decoy.{rule}.Person", str(len(triggers)), subsignatures)
+    """Return a signature whose expression is tried only where a name and the date are at all."""
+    dates = [part for date in person.dates for part in _literal(date, "")]
+    names = [part for name in _in_all(person) for part in _literal(name, "")]
+    triggers, condition = dates, _either(dates)
+    if len(dates) + len(names) <= _MOST:
+        triggers, condition = dates + names, f"{condition}&{_either(names, len(dates))}"
+    expression = alone(f"(?:{'|'.join(person_expressions(person))})")
+    last = str(len(triggers))
+    return _line(f"Pgbalise.Decoy.{rule}.Person", last, [*triggers, f"{condition}/{expression}/is"])
+
+
+def _in_all(person: Person) -> Sequence[str]:
+    """Return the ways to write a name that is in every pair, else all names' ways."""
+    for ways in person.names[0]:
+        if all(ways in pair for pair in person.names):
+            return ways
+    return [way for pair in person.names for way in pair[0]]
 
 
 def _literal(text: str, alone: str) -> list[str]:
@@ -51,8 +64,8 @@ def _literal(text: str, alone: str) -> list[str]:
     return [f"{content.hex()}::i{alone}" for content in encoded(text)]
 
 
-def _either(parts: Sequence[str]) -> str:
-    return f"({'|'.join(map(str, range(len(parts))))})"
+def _either(parts: Sequence[str], first: int = 0) -> str:
+    return f"({'|'.join(map(str, range(first, first + len(parts))))})"
 
 
 def _line(name: str, expression: str, subsignatures: Sequence[str]) -> str:
