@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 import pytest
-import sqlalchemy as sa
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
-from pgbalise.decoybook import enter
 from pgbalise.decoys.issued import write_decoys
 from pgbalise.detectors.formats import FormatName
 from pgbalise.detectors.patterns import rule_name
@@ -143,8 +143,25 @@ def test_the_ledger_knows_who_was_given_which_decoys(
     session = PsycopgSession(empty_db)
     install(session)
     for role in ("vendor_brest", "study_quimper"):
-        empty_db.execute(sa.text(f'CREATE ROLE "{role}" LOGIN').text)
-    enter(session, SOME, "0" * 16)
+        empty_db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+    for one in SOME:
+        empty_db.execute(
+            "INSERT INTO balise.decoy (decoy_id, role_name, number, mode, identity, spaces, key,"
+            " key_fingerprint, issued_at, retired_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                one.decoy_id,
+                one.recipient,
+                one.number,
+                one.mode.value,
+                Jsonb({role.value: text for role, text in one.identity.items()}),
+                Jsonb({}),
+                Jsonb(dict(one.key)),
+                "0" * 16,
+                one.issued_at,
+                one.retired_at,
+            ),
+        )
     with open_registry(dsn) as registry:
         upgrade(registry)
     output = tmp_path / "decoys.yar"

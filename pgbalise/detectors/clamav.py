@@ -8,10 +8,11 @@ names with a birth date are a PCRE subsignature that the birth date triggers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Final
 
 from pgbalise.detectors.export import Export, Files
-from pgbalise.detectors.expressions import alone, encoded, person_expressions
+from pgbalise.detectors.expressions import BETWEEN_NAMES, alone, encoded, person_expressions
 from pgbalise.detectors.patterns import NUMBERS, Person, Target
 
 _MOST: Final = 60
@@ -39,9 +40,9 @@ def _signatures(target: Target) -> Iterator[str]:
 
 
 def _person(rule: str, person: Person) -> str:
-    """Return a signature whose expression is tried only where a name and the date are at all."""
+    """Return a signature whose expression is tried only where names and date are at all."""
     dates = [part for date in person.dates for part in _literal(date, "")]
-    names = [part for name in _in_all(person) for part in _literal(name, "")]
+    names = list(dict.fromkeys(_pairs(person)))
     triggers, condition = dates, _either(dates)
     if len(dates) + len(names) <= _MOST:
         triggers, condition = dates + names, f"{condition}&{_either(names, len(dates))}"
@@ -50,12 +51,21 @@ def _person(rule: str, person: Person) -> str:
     return _line(f"Pgbalise.Decoy.{rule}.Person", last, [*triggers, f"{condition}/{expression}/is"])
 
 
-def _in_all(person: Person) -> Sequence[str]:
-    """Return the ways to write a name that is in every pair, else all names' ways."""
-    for ways in person.names[0]:
-        if all(ways in pair for pair in person.names):
-            return ways
-    return [way for pair in person.names for way in pair[0]]
+def _pairs(person: Person) -> Iterator[str]:
+    """Yield one name near the other, in the same encoding; they are found without expressions."""
+    for firsts, seconds in person.names:
+        for narrow in (True, False):
+            one, other = (
+                {way.hex() for name in names for way in _in(name, narrow=narrow)}
+                for names in (firsts, seconds)
+            )
+            for first, second in sorted(product(one, other)):
+                yield f"{first}{{1-{BETWEEN_NAMES}}}{second}::i"
+
+
+def _in(text: str, *, narrow: bool) -> tuple[bytes, ...]:
+    *eights, sixteen = encoded(text)
+    return tuple(eights) if narrow else (sixteen,)
 
 
 def _literal(text: str, alone: str) -> list[str]:

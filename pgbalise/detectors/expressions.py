@@ -17,7 +17,7 @@ from pgbalise.detectors.patterns import Person
 BETWEEN_NAMES: Final = 64
 """Bytes between two names, at most: a field's end, the next one's label and beginning."""
 
-TO_DATE: Final = 200
+TO_DATE: Final = 120
 """Bytes between names and birth date, at most."""
 
 _TOKEN: Final = re.compile(r"\\x[0-9a-f]{2}|.", re.DOTALL)
@@ -116,6 +116,16 @@ def person_expressions(
     """
     date = spelled(person.dates)
     for first, second in person.names:
-        names = f"{spelled(first)}.{{1,{BETWEEN_NAMES}}}{spelled(second)}"
-        yield f"{names}.{{0,{TO_DATE}}}{date}"
-        yield f"{date}.{{0,{TO_DATE}}}{names}"
+        names = f"{spelled(first)}{_gap(1, BETWEEN_NAMES)}{spelled(second)}"
+        yield f"{names}{_gap(0, TO_DATE)}{date}"
+        yield f"{date}{_gap(0, TO_DATE)}{names}"
+
+
+def _gap(least: int, most: int) -> str:
+    """Return what may stand between: of one line and object, or anything without a number.
+
+    A namesake's line may be followed by somebody born on the decoy's day; but between them is the
+    namesake's own birth date.
+    """
+    length = f"{{{least},{most}}}"
+    return rf"(?:[^\x0a\x7b\x7d]{length}|[^0-9]{length})"

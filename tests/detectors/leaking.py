@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -98,6 +99,28 @@ def real_rows() -> str:
     lines.writeheader()
     lines.writerows(patients())
     return text.getvalue()
+
+
+def short_rows() -> str:
+    """The patients again, with nothing but names and birth date in a line."""
+    wanted = ("family_name", "given_name", "birth_date")
+    return "\n".join(";".join(one[name] for name in wanted) for one in patients())
+
+
+def strangers(count: int) -> list[IssuedDecoy]:
+    """Decoys whose names and birth date are each some patient's."""
+    draw = random.Random(3)
+    return [
+        decoy(
+            {
+                Role.FAMILY_NAME: draw.choice(patients())["family_name"],
+                Role.GIVEN_NAME: draw.choice(patients())["given_name"],
+                Role.BIRTH_DATE: draw.choice(patients())["birth_date"],
+            },
+            number=100 + number,
+        )
+        for number in range(count)
+    ]
 
 
 def namesakes() -> list[IssuedDecoy]:
