@@ -62,7 +62,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 
 _EXTRAS = {
     "python_calamine": "leaks",
-    **dict.fromkeys(("ahocorasick_rs", "olefile", "pypdf"), "scan"),
+    **dict.fromkeys(("olefile", "pypdf"), "scan"),
     **dict.fromkeys(("pymisp", "stix2"), "detectors"),
     **dict.fromkeys(("faker", "stdnum"), "decoys"),
     **dict.fromkeys(("fastapi", "pydantic", "starlette", "uvicorn"), "exchange"),

@@ -8,10 +8,11 @@ names with a birth date are a PCRE subsignature that the birth date triggers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Final
 
 from pgbalise.detectors.export import Export, Files
-from pgbalise.detectors.expressions import alone, any_of, encoded, person_expressions
+from pgbalise.detectors.expressions import BETWEEN_NAMES, alone, encoded, person_expressions
 from pgbalise.detectors.patterns import NUMBERS, Person, Target
 
 _MOST: Final = 60
@@ -39,10 +40,32 @@ def _signatures(target: Target) -> Iterator[str]:
 
 
 def _person(rule: str, person: Person) -> str:
-    triggers = [part for date in person.dates for part in _literal(date, "")][:_MOST]
-    expression = alone(any_of(person_expressions(person)))
-    subsignatures = [*triggers, f"{_either(triggers)}/{expression}/is"]
-    return _line(f"Pgbalise.Decoy.{rule}.Person", str(len(triggers)), subsignatures)
+    """Return a signature whose expression is tried only where names and date are at all."""
+    dates = [part for date in person.dates for part in _literal(date, "")]
+    names = list(dict.fromkeys(_pairs(person)))
+    triggers, condition = dates, _either(dates)
+    if len(dates) + len(names) <= _MOST:
+        triggers, condition = dates + names, f"{condition}&{_either(names, len(dates))}"
+    expression = alone(f"(?:{'|'.join(person_expressions(person))})")
+    last = str(len(triggers))
+    return _line(f"Pgbalise.Decoy.{rule}.Person", last, [*triggers, f"{condition}/{expression}/is"])
+
+
+def _pairs(person: Person) -> Iterator[str]:
+    """Yield one name near the other, in the same encoding; they are found without expressions."""
+    for firsts, seconds in person.names:
+        for narrow in (True, False):
+            one, other = (
+                {way.hex() for name in names for way in _in(name, narrow=narrow)}
+                for names in (firsts, seconds)
+            )
+            for first, second in sorted(product(one, other)):
+                yield f"{first}{{1-{BETWEEN_NAMES}}}{second}::i"
+
+
+def _in(text: str, *, narrow: bool) -> tuple[bytes, ...]:
+    *eights, sixteen = encoded(text)
+    return tuple(eights) if narrow else (sixteen,)
 
 
 def _literal(text: str, alone: str) -> list[str]:
@@ -51,8 +74,8 @@ def _literal(text: str, alone: str) -> list[str]:
     return [f"{content.hex()}::i{alone}" for content in encoded(text)]
 
 
-def _either(parts: Sequence[str]) -> str:
-    return f"({'|'.join(map(str, range(len(parts))))})"
+def _either(parts: Sequence[str], first: int = 0) -> str:
+    return f"({'|'.join(map(str, range(first, first + len(parts))))})"
 
 
 def _line(name: str, expression: str, subsignatures: Sequence[str]) -> str:

@@ -29,9 +29,12 @@ def write_misp(export: Export) -> Files:
 
 def event(export: Export) -> MISPEvent:
     """Return the event."""
-    from pymisp import MISPEvent
+    from pymisp import MISPEvent, MISPOrganisation
 
+    author = MISPOrganisation()
+    author.from_dict(name="pgbalise", uuid=_identifier("organisation", "pgbalise"))
     made = MISPEvent()
+    made.Orgc = author
     made.uuid = _identifier("event", "pgbalise")
     made.info = "Decoys: patients who do not exist"
     made.date = export.made_at.date()

@@ -171,7 +171,10 @@ def _ways(name: str) -> Iterator[str]:
     plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
     seen = set()
     for text in (name, name.lower(), name.upper(), plain, fold(name)):
-        key = "".join(letter.lower() if letter.isascii() else letter for letter in text)
-        if text and key not in seen:
-            seen.add(key)
-            yield text
+        # administrative files write neither hyphens nor apostrophes
+        bare = "".join(letter if letter.isalnum() else " " for letter in text)
+        for way in (text, " ".join(bare.split())):
+            key = "".join(letter.lower() if letter.isascii() else letter for letter in way)
+            if way and key not in seen:
+                seen.add(key)
+                yield way

@@ -58,7 +58,7 @@ def _of_decoy(export: Export, target: Target) -> dict[str, Any]:
         "logsource": {"category": "proxy"},
         "detection": {
             "address": {"c-uri|re|i": expressions},
-            "text": {"|re|i": expressions},
+            "text": {"|re|i": list(expressions)},
             "condition": "1 of them",
         },
         "falsepositives": ["none known: nobody has these"],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pgbalise.detectors.export import Export, Files
+from pgbalise.detectors.export import Export, Files, visible
 from pgbalise.detectors.expressions import encoded, person_expressions
 from pgbalise.detectors.patterns import Target
 
@@ -27,7 +27,7 @@ def rule(export: Export, target: Target) -> str:
         "expires": export.expires_on,
         "recipient": target.decoy.recipient if export.named else None,
     }
-    lines = [f"    {name} = {_text(value)}" for name, value in meta.items() if value]
+    lines = [f"    {name} = {_said(value)}" for name, value in meta.items() if value]
     strings = [f"    {line}" for line in _strings(target)]
     return "\n".join(
         [
@@ -54,6 +54,12 @@ def _strings(target: Target) -> Iterator[str]:
     if target.person is not None:
         for number, expression in enumerate(person_expressions(target.person)):
             yield f"$person_{number} = /{expression}/is fullword"
+
+
+def _said(text: str) -> str:
+    """Write a text for people: engines hand over bytes where there are hexadecimal escapes."""
+    escaped = visible(text).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _text(text: str) -> str:
