@@ -57,7 +57,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 
 _EXTRAS = {
     "python_calamine": "leaks",
-    **dict.fromkeys(("fastapi", "pydantic", "starlette", "uvicorn"), "exchange"),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn"), "exchange"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),
     **dict.fromkeys(("alembic", "cryptography", "sqlalchemy"), "registry"),
     **dict.fromkeys(("asn1crypto", "postgast", "scramp", "uvloop"), "proxy"),

@@ -175,7 +175,14 @@ def test_a_token_is_known_by_its_hash_only() -> None:
     assert digest is not None
     assert len(digest) == 32
     assert token.encode() not in digest
-    for other in ("", "pgbx_", token[:-1], token + "=", token + "\n", token.replace("pgbx", "xxxx")):
+    for other in (
+        "",
+        "pgbx_",
+        token[:-1],
+        token + "=",
+        token + "\n",
+        token.replace("pgbx", "xxxx"),
+    ):
         assert protocol.token_digest(other) is None
 
 
