@@ -606,6 +606,10 @@ def sentence(alert: Mapping[str, Any]) -> str:
             if owners == [who]:
                 whose = ", a decoy of its own"
             return f"{who} asked for a patient who does not exist{whose}."
+        case "decoy_elsewhere":
+            whose = f"decoy {detail['decoy']}" if detail.get("decoy") else "a decoy of this house"
+            place = str(detail.get("place", "")).replace("_", " ")
+            return f"{detail.get('reporter')} met {whose} elsewhere ({place})."
         case "test":
             return "This is a test: alerts arrive here."
         case kind:

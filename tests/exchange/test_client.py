@@ -31,6 +31,8 @@ from pgbalise.exchange.client import (
 )
 from pgbalise.exchange.limits import Limit, Limits
 from pgbalise.exchange.messages import Publication, Report
+from pgbalise.sinks import cef
+from pgbalise.watch import sentence
 from tests.exchange.conftest import AT, NAMES, Exchange, decoy
 
 RENNES, VITRE, PARC = NAMES
@@ -83,6 +85,10 @@ def test_a_third_learns_whose_decoy_it_is_and_the_owner_where_it_was_met(
         "reference": hit.reference,
     }
     assert re.fullmatch("[0-9a-f]{32}", alert["alert"])
+    assert sentence(alert) == "Clinique du Parc met decoy vendor/2 elsewhere (forum)."
+    unnamed = sentence(hit_alert(hit, None, "Bretagne"))
+    assert unnamed == "Clinique du Parc met a decoy of this house elsewhere (forum)."
+    assert "|decoy_elsewhere|Another establishment met a decoy|10|" in cef(alert, "1")
     assert hit_alert(hit, None, "Bretagne")["alert"] == alert["alert"]
     nobody = Report(digest="0" * 64, seen_at=AT, place="web")
     assert parc.report(nobody) == []

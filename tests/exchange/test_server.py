@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Callable
@@ -14,17 +15,29 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pgbalise.errors import EnvironmentProblem, InvalidInput
+from pgbalise.errors import DatabaseProblem, EnvironmentProblem, InvalidInput
 from pgbalise.exchange.limits import Limit, Limits
+from pgbalise.exchange.messages import Beacon, Publication, Report
 from pgbalise.exchange.server import LARGEST_BODY, Listen, check_listen, parse_listen, prepared
-from pgbalise.exchange.store import add_member, revoke_member
+from pgbalise.exchange.store import (
+    add_member,
+    member_of,
+    own_beacons,
+    own_hits,
+    publish,
+    range_entries,
+    record_hit,
+    region,
+    revoke_member,
+)
 from pgbalise.registry import tables
-from pgbalise.registry.store import entries, verify_registry
+from pgbalise.registry.store import engine_of, entries, verify_registry
 from tests.exchange.conftest import AT, NAMES, Exchange
 
 RENNES, VITRE, PARC = NAMES
@@ -371,18 +384,7 @@ VALUES = st.recursive(
     max_leaves=12,
 )
 NAMES_OF_MEMBERS = st.sampled_from(
-    [
-        "publish",
-        "withdraw",
-        "reference",
-        "digest",
-        "seal",
-        "expires_at",
-        "seen_at",
-        "place",
-        "severity",
-        "note",
-    ]
+    [*Publication.model_fields, *Beacon.model_fields, *Report.model_fields]
 )
 LIKELY = VALUES | st.sampled_from(
     ["0" * 32, "0" * 64, "0" * 128, UNTIL, "forum", "2999-12-31T23:59:59-23:59", "-1", 2**70]
@@ -422,6 +424,29 @@ def test_a_store_that_is_away_is_told_without_its_address(
     with registry.begin():
         registry.execute(sa.text("ALTER TABLE balise_registry.away RENAME TO exchange_beacon"))
     assert as_member(RENNES).get("range/0101").status_code == 200
+
+
+def test_a_role_with_the_rights_of_the_page_is_enough(
+    exchange: Exchange, project: Path, cluster: Any, empty_db: psycopg.Connection[Any]
+) -> None:
+    page = (project / "docs/how-to/run-an-exchange.md").read_text("utf-8")
+    [rights] = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    empty_db.execute(rights.encode())
+    engine = engine_of(cluster.dsn(empty_db.info.dbname, "pgbalise_exchange"), 1)
+    with engine.connect() as registry:
+        member = member_of(registry, exchange.tokens[RENNES])
+        assert member is not None
+        here = region(registry)
+        given = [Beacon.model_validate(beacon(n)) for n in (1, 2)]
+        assert publish(registry, member, given, [], AT, most=9) == (2, 0)
+        assert publish(registry, member, given[:1], [beacon(2)["reference"]], AT, most=9) == (1, 1)
+        assert len(range_entries(registry, here, "0101", AT)) == 512
+        told = Report.model_validate(report(beacon(1)["digest"]))
+        assert record_hit(registry, member, told, AT) == [RENNES]
+        assert len(own_hits(registry, member, 0, None)) == own_beacons(registry, member, "", AT)[1]
+        with pytest.raises(DatabaseProblem, match="permission denied"):
+            add_member(registry, "another", AT)
+    engine.dispose()
 
 
 def test_without_tls_it_listens_on_this_machine_only(tmp_path: Path) -> None:
