@@ -16,7 +16,7 @@ from pgbalise.exchange import protocol
 from pgbalise.exchange.messages import Beacon, Hit, Own, Report
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import instant
-from pgbalise.registry.store import Draft, append, problems
+from pgbalise.registry.store import Draft, append, lock, problems
 
 PAGE = 1000
 """Rows of one page: own beacons, hits."""
@@ -201,6 +201,8 @@ def publish(
     have more than ``most``.
     """
     with problems(), registry.begin():
+        # one publication at a time: two that remove the same rows would wait for each other
+        lock(registry)
         registry.execute(sa.delete(_beacon).where(_beacon.c.expires_at <= at))
         gone = 0
         if withdrawn:
