@@ -397,7 +397,7 @@ BODIES = st.recursive(
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -427,12 +427,12 @@ def test_a_store_that_is_away_is_told_without_its_address(
 
 
 def test_a_role_with_the_rights_of_the_page_is_enough(
-    exchange: Exchange, project: Path, cluster: Any, empty_db: psycopg.Connection[Any]
+    exchange: Exchange, project: Path, cluster: Any, home: psycopg.Connection[Any]
 ) -> None:
     page = (project / "docs/how-to/run-an-exchange.md").read_text("utf-8")
     [rights] = re.findall(r"^```sql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    empty_db.execute(rights.encode())
-    engine = engine_of(cluster.dsn(empty_db.info.dbname, "pgbalise_exchange"), 1)
+    home.execute(rights.encode())
+    engine = engine_of(cluster.dsn(home.info.dbname, "pgbalise_exchange"), 1)
     with engine.connect() as registry:
         member = member_of(registry, exchange.tokens[RENNES])
         assert member is not None
@@ -447,6 +447,7 @@ def test_a_role_with_the_rights_of_the_page_is_enough(
         with pytest.raises(DatabaseProblem, match="permission denied"):
             add_member(registry, "another", AT)
     engine.dispose()
+    home.execute("DROP OWNED BY pgbalise_exchange; DROP ROLE pgbalise_exchange")
 
 
 def test_without_tls_it_listens_on_this_machine_only(tmp_path: Path) -> None:

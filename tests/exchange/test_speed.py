@@ -23,12 +23,12 @@ FROM (SELECT sha256(int4send(n)) AS d FROM generate_series(1, 1000000) AS n) AS 
 
 @pytest.mark.slow
 def test_a_range_query_takes_no_longer_than_20_ms(
-    serve: Callable[..., Any], empty_db: psycopg.Connection[Any]
+    serve: Callable[..., Any], home: psycopg.Connection[Any]
 ) -> None:
     with serve() as exchange:
-        empty_db.execute(MILLION)
-        empty_db.execute("UPDATE balise_registry.exchange_region SET bits = 12")
-        empty_db.execute("VACUUM ANALYZE balise_registry.exchange_beacon")
+        home.execute(MILLION)
+        home.execute("UPDATE balise_registry.exchange_region SET bits = 12")
+        home.execute("VACUUM ANALYZE balise_registry.exchange_beacon")
         client = exchange.client(NAMES[0])
         times, cpu = [], time.process_time()
         for n in range(300):
