@@ -233,6 +233,7 @@ _TITLES: Final = {
     "first_seen": "A relation read for the first time",
     "off_hours": "Many rows outside working hours",
     "decoy": "A decoy was asked for",
+    "decoy_elsewhere": "Another establishment met a decoy",
     "test": "Test",
 }
 

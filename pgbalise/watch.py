@@ -619,6 +619,10 @@ def sentence(alert: Mapping[str, Any]) -> str:
             named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
             text = f"{who} was given the identity of a patient who does not exist"
             return f"{text}, decoy {', '.join(named)} (by {', '.join(kinds)})."
+        case "decoy_elsewhere":
+            whose = f"decoy {detail['decoy']}" if detail.get("decoy") else "a decoy of this house"
+            place = str(detail.get("place", "")).replace("_", " ")
+            return f"{detail.get('reporter')} met {whose} elsewhere ({place})."
         case "test":
             return "This is a test: alerts arrive here."
         case kind:

@@ -108,7 +108,7 @@ def test_index_names_every_page() -> None:
 
 @pytest.mark.parametrize(("page", "words"), _command_lines())
 def test_command_line_parses(page: str, words: tuple[str, ...]) -> None:
-    path = next((words[:n] for n in (2, 1) if words[:n] in COMMANDS), None)
+    path = next((words[:n] for n in (3, 2, 1) if words[:n] in COMMANDS), None)
     assert path is not None, f"no such command: pgbalise {' '.join(words)}"
     # parses options and arguments, and checks their types; runs nothing
     COMMANDS[path].make_context(" ".join(path), list(words[len(path) :]))

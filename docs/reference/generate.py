@@ -1,8 +1,9 @@
 """Write the reference pages that derive from the code: ``python docs/reference/generate.py``.
 
 cli.md comes from the command line itself, sql.md from the parts in sql/, errors.md from
-pgbalise.errors, doctor.md from the docstring of pgbalise.doctor, and proxy-messages.md from the
-calls in the proxy's modules that refuse, count or log something.
+pgbalise.errors, doctor.md from the docstring of pgbalise.doctor, exchange-api.md from the
+exchange's OpenAPI, and proxy-messages.md from the calls in the proxy's modules that refuse, count
+or log something.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import typer.main  # noqa: E402
 import pgbalise.cli  # noqa: E402
 import pgbalise.doctor  # noqa: E402
 from pgbalise import errors  # noqa: E402
+from pgbalise.exchange import server  # noqa: E402
 from pgbalise.proxy.metrics import METRICS  # noqa: E402
 
 NOTE = "<!-- Written by docs/reference/generate.py: change the code, then run it again. -->"
@@ -39,6 +41,9 @@ _ANSWERS = {
     "registry current": "0 the newest revision, 1 an upgrade is due, 2 an error",
     "ledger verify": "0 no fault, 1 a fault, 2 an error",
     "alert test": "0 every sink took it, 1 one did not, 2 an error",
+    "exchange check": "0 somebody's decoy, 1 nobody's, 2 an error",
+    "exchange report": "0 somebody was told, 1 nobody, 2 an error",
+    "exchange hits": "0 there are some, 1 none, 2 an error",
     "proxy": "0 stopped in order, 1 a process could not start, 2 an error",
 }
 _EXIT = "0 done, 2 an error"
@@ -62,6 +67,15 @@ _ERRORS = """\
 The command line prints message and hint in one line and exits with status 2. The SQL functions
 give the hint as HINT. When PL/Python cannot import the library, SQLSTATE is 58P01. A marked view
 refuses a session user who is not enrolled with 42501."""
+
+
+_EXCHANGE = """\
+What [the exchange](../explanation/exchange.md) between establishments speaks over HTTP: JSON in
+UTF-8, version 1 of the protocol. Every call needs the header `Authorization: Bearer` with the
+establishment's token. A body has at most 1 MiB. An error is a problem as RFC 9457 writes it
+(`application/problem+json`); it never quotes what was sent. Binary values are in hexadecimal,
+small letters; entries of a range in Base64. Limits are by member: 20 range queries a second
+after the first 5,000, 5 publications after 600, 1 hit after 200, 5 other calls after 600."""
 
 
 def _plain(docstring: str | None) -> str:
@@ -373,6 +387,67 @@ def messages_page() -> str:
     return "\n\n".join(out) + "\n"
 
 
+def _shape(schema: dict[str, Any]) -> str:
+    """Return what a JSON schema says of a value, in a few words."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        return " or ".join(_shape(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("type") == "array":
+        most = f", at most {schema['maxItems']:,}" if "maxItems" in schema else ""
+        return f"list of {_shape(schema['items'])}{most}"
+    text = str(schema.get("format", schema.get("type", "anything")))
+    if "pattern" in schema:
+        text += f" `{schema['pattern']}`"
+    if "maxLength" in schema:
+        text += f", at most {schema['maxLength']} characters"
+    if "minimum" in schema and "maximum" in schema:
+        text += f", {schema['minimum']} to {schema['maximum']}"
+    return text
+
+
+def _described(schema: dict[str, Any]) -> str:
+    inner = schema.get("items", {})
+    return str(schema.get("description") or inner.get("description") or "")
+
+
+def exchange_page() -> str:
+    """Return exchange-api.md."""
+    api = server.describe()
+    out = ["# API of the exchange", NOTE, _EXCHANGE]
+    for path, methods in api["paths"].items():
+        for method, call in methods.items():
+            out += [f"## {method.upper()} {path}", _plain(call["description"])]
+            rows = ["| parameter | in | form | meaning |", "|---|---|---|---|"]
+            for p in call.get("parameters", []):
+                meaning = p.get("description", "")
+                rows.append(f"| `{p['name']}` | {p['in']} | {_shape(p['schema'])} | {meaning} |")
+            if len(rows) > 2:
+                out.append("\n".join(rows))
+            if "requestBody" in call:
+                [content] = call["requestBody"]["content"].values()
+                out.append(f"Body: {_shape(content['schema'])}")
+            rows = ["| status | body | meaning |", "|---|---|---|"]
+            for status, answer in sorted(call["responses"].items()):
+                [content] = answer["content"].values()
+                told = answer["description"].replace("Successful Response", "Done")
+                rows.append(f"| {status} | {_shape(content['schema'])} | {told} |")
+            out.append("\n".join(rows))
+    out.append("## Bodies")
+    for name, schema in sorted(api["components"]["schemas"].items()):
+        if name in ("HTTPValidationError", "ValidationError"):
+            continue
+        rows = ["| member | form | required | meaning |", "|---|---|---|---|"]
+        for member, inner in schema["properties"].items():
+            needed = "yes" if member in schema.get("required", ()) else "no"
+            rows.append(f"| `{member}` | {_shape(inner)} | {needed} | {_described(inner)} |")
+        out += [f"### {name}", _plain(schema["description"]), "\n".join(rows)]
+    return "\n\n".join(out) + "\n"
+
+
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
     return {
@@ -381,6 +456,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors_page(),
         "doctor.md": doctor_page(),
         "proxy-messages.md": messages_page(),
+        "exchange-api.md": exchange_page(),
     }
 
 

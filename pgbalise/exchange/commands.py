@@ -134,6 +134,12 @@ def publish(
     days: Annotated[
         int, typer.Option(min=31, max=3650, help="After so many days they expire.")
     ] = 365,
+    percent: Annotated[
+        int,
+        typer.Option(
+            "--percent", min=1, max=100, help="Publish so many of the decoys; the rest stay secret."
+        ),
+    ] = 100,
     empty: Annotated[
         bool, typer.Option("--empty", help="Withdraw everything when there are no decoys.")
     ] = False,
@@ -141,6 +147,7 @@ def publish(
 ) -> None:
     """Publish one's own decoys as digests, and withdraw those that are not in the book any more."""
     from pgbalise.exchange.client import synchronise
+    from pgbalise.exchange.protocol import chosen
 
     client = _client(url, token_file, ca)
     if dsn is None and decoys is None:
@@ -149,8 +156,9 @@ def publish(
     if not book and not empty:
         raise InvalidInput("there are no decoys", hint="--empty withdraws what was published")
     now = datetime.now(UTC)
+    shared = chosen(book, percent)
     with counting(as_json) as progress:
-        done = synchronise(client, book, now + timedelta(days=days), now, progress)
+        done = synchronise(client, shared, now + timedelta(days=days), now, progress)
     if as_json:
         print_json(vars(done))
     else:

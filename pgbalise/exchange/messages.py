@@ -66,9 +66,15 @@ Severity = Literal["info", "warning", "critical"]
 
 
 class Message(BaseModel):
-    """Strict: a member that is not known is refused, not ignored."""
+    """What a member sends: what is not known is refused, not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Answer(BaseModel):
+    """What the exchange answers: a client passes over what a newer server adds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 class Beacon(Message):
@@ -87,28 +93,28 @@ class Publication(Message):
     withdraw: Annotated[list[Reference], Field(max_length=BATCH)] = []
 
 
-class Published(Message):
+class Published(Answer):
     """What was done. A reference that the member does not have counts for nothing."""
 
     published: int
     withdrawn: int
 
 
-class Own(Message):
+class Own(Answer):
     """A beacon of one's own."""
 
     reference: Reference
     expires_at: datetime
 
 
-class OwnBeacons(Message):
+class OwnBeacons(Answer):
     """A page of one's own beacons by reference; the last one leads to the next page."""
 
     beacons: list[Own]
     count: Annotated[int, Field(description="Of all pages.")]
 
 
-class Range(Message):
+class Range(Answer):
     """Everything that begins with a prefix, and padding."""
 
     prefix: Annotated[str, Field(pattern="^[01]+$")]
@@ -132,13 +138,13 @@ class Report(Message):
     ] = ""
 
 
-class Told(Message):
+class Told(Answer):
     """Whose decoy it is: they will read of it."""
 
     owners: list[str]
 
 
-class Hit(Message):
+class Hit(Answer):
     """Where one of one's own decoys was met, and who says so."""
 
     hit: int
@@ -151,13 +157,13 @@ class Hit(Message):
     note: str
 
 
-class Hits(Message):
+class Hits(Answer):
     """A page of hits; the last one leads to the next page."""
 
     hits: list[Hit]
 
 
-class Status(Message):
+class Status(Answer):
     """What a client needs to know before it asks anything."""
 
     version: Annotated[int, Field(description="Of the protocol.")]
@@ -171,7 +177,7 @@ class Status(Message):
     beacons: Annotated[int, Field(description="Of the member, in force.")]
 
 
-class Problem(Message):
+class Problem(Answer):
     """An error, as RFC 9457 writes it."""
 
     type: str = "about:blank"

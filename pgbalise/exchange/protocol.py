@@ -210,6 +210,15 @@ def lookups(needed: Collection[str], bits: int, noise: Iterator[int]) -> list[st
     return [text for _, text in sorted((next(noise), text) for text in order)]
 
 
+def chosen(decoys: Iterable[IssuedDecoy], percent: int) -> list[IssuedDecoy]:
+    """Return about so many percent of the decoys: of the same book always the same ones.
+
+    Those of a smaller percentage are among those of a larger one. What decides is a decoy's
+    numbers and time, which nobody else knows.
+    """
+    return [decoy for decoy in decoys if int(_reference(decoy, -1)[:8], 16) * 100 < percent << 32]
+
+
 def published_traits(decoy: IssuedDecoy) -> list[tuple[str, Trait]]:
     """Return the traits of a decoy that are exchanged, each with its reference.
 

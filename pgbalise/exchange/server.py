@@ -48,6 +48,8 @@ LARGEST_BODY: Final = 1 << 20
 """Bytes of a request's body, at most."""
 
 _CONNECTIONS: Final = 8
+_STRANGER: Final = "a valid token is needed"
+_CHALLENGE: Final = {"WWW-Authenticate": "Bearer"}
 _PROBLEM: Final = "application/problem+json"
 _LARGEST_NUMBER: Final = 2**63 - 1
 
@@ -68,10 +70,13 @@ class _Exchange:
     limits: Limits
     now: Callable[[], datetime]
     ticks: Callable[[], float]
+    reader: sa.Engine = field(init=False)
     _buckets: dict[str, Buckets] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
+        # a statement that reads is its own transaction: two round trips less for each
+        self.reader = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         for one in fields(self.limits):
             limit = getattr(self.limits, one.name)
             if isinstance(limit, Limit):
@@ -82,11 +87,12 @@ class _Exchange:
         self, credentials: HTTPAuthorizationCredentials | None, limit: str
     ) -> Iterator[tuple[sa.Connection, store.Member]]:
         """Connect, find out who calls and count the call; or refuse it."""
-        with problems(), self.engine.connect() as registry:
+        engine = self.reader if limit in ("lookups", "reads") else self.engine
+        with problems(), engine.connect() as registry:
             token = credentials.credentials if credentials is not None else ""
             member = store.member_of(registry, token)
             if member is None:
-                raise _Refused(401, "a valid token is needed", {"WWW-Authenticate": "Bearer"})
+                raise _Refused(401, _STRANGER, _CHALLENGE)
             with self._lock:
                 wait = self._buckets[limit].take(str(member.member_id), self.ticks())
             if wait:
@@ -319,7 +325,7 @@ class _TooLarge(HTTPException):
 
 @dataclass
 class _Guard:
-    """Around the application: bodies are bounded, answers are never stored, no traceback leaves."""
+    """Around the application: strangers stay out, bodies are bounded, no traceback leaves."""
 
     app: ASGIApp
 
@@ -349,7 +355,14 @@ class _Guard:
                 ]
             await send(message)
 
-        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        headers = scope["headers"]
+        tokens = [value for name, value in headers if name == b"authorization"]
+        scheme, _, token = tokens[0].decode("latin-1").partition(" ") if tokens else ("", "", "")
+        if scheme.lower() != "bearer" or protocol.token_digest(token) is None:
+            # what has not the form of a token costs no look into the store
+            await _problem(401, _STRANGER, _CHALLENGE)(scope, receive, told)
+            return
+        lengths = [value for name, value in headers if name == b"content-length"]
         try:
             if any(not value.isdigit() or int(value[:20]) > LARGEST_BODY for value in lengths):
                 raise _TooLarge

@@ -16,7 +16,7 @@ from pgbalise.exchange import protocol
 from pgbalise.exchange.messages import Beacon, Hit, Own, Report
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import instant
-from pgbalise.registry.store import Draft, append, problems
+from pgbalise.registry.store import Draft, append, lock, problems
 
 PAGE = 1000
 """Rows of one page: own beacons, hits."""
@@ -76,8 +76,8 @@ def open_region(registry: sa.Connection, name: str, at: datetime) -> Region:
             "bits": made.bits,
             "opened_at": at,
         }
-        done = registry.execute(insert(_region).values(row).on_conflict_do_nothing())
-        if not done.rowcount:
+        added = insert(_region).values(row).on_conflict_do_nothing()
+        if registry.execute(added.returning(_region.c.region_id)).scalar() is None:
             raise InvalidInput("this registry keeps a region's exchange already")
         append(registry, [Draft("exchange region", {"name": name, "salt": made.salt.hex()})], at)
     return made
@@ -114,10 +114,8 @@ def add_member(registry: sa.Connection, name: str, at: datetime, *, rotate: bool
                 raise _no_member()
         else:
             row = {"name": name, "token_digest": digest, "token_at": at, "added_at": at}
-            changed = registry.execute(
-                insert(_member).values(row).on_conflict_do_nothing()
-            ).rowcount
-            if not changed:
+            added = insert(_member).values(row).on_conflict_do_nothing()
+            if registry.execute(added.returning(_member.c.member_id)).scalar() is None:
                 raise InvalidInput(
                     "there is a member of this name already", hint="--rotate gives a new token"
                 )
@@ -203,6 +201,8 @@ def publish(
     have more than ``most``.
     """
     with problems(), registry.begin():
+        # one publication at a time: two that remove the same rows would wait for each other
+        lock(registry)
         registry.execute(sa.delete(_beacon).where(_beacon.c.expires_at <= at))
         gone = 0
         if withdrawn:

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from pytest_postgresql.janitor import DatabaseJanitor
 
 from pgbalise.decoys.identity import Mode, Role
 from pgbalise.decoys.issued import IssuedDecoy
@@ -87,12 +88,40 @@ class Exchange:
         return Client(self.url, self.tokens[name], ca, pause=pause)
 
 
+def _janitor(cluster: Any, dbname: str, template: str) -> DatabaseJanitor:
+    return DatabaseJanitor(
+        user="postgres",
+        host=cluster.host,
+        port=cluster.port,
+        dbname=dbname,
+        template_dbname=template,
+    )
+
+
+@pytest.fixture(scope="session")
+def registry_template(cluster: Any) -> Iterator[str]:
+    """A database with a registry, to be copied: migrating one for each test takes too long."""
+    name = "exchange_template"
+    with _janitor(cluster, name, "template0"):
+        with open_registry(cluster.dsn(name)) as connection:
+            upgrade(connection)
+        yield name
+
+
 @pytest.fixture
-def registry_dsn(cluster: Any, empty_db: psycopg.Connection[Any]) -> str:
-    dsn = str(cluster.dsn(empty_db.info.dbname))
-    with open_registry(dsn) as connection:
-        upgrade(connection)
-    return dsn
+def home(cluster: Any, registry_template: str) -> Iterator[psycopg.Connection[Any]]:
+    """The registry's database, for its superuser, in autocommit."""
+    name = "exchange_test"
+    with (
+        _janitor(cluster, name, registry_template),
+        psycopg.connect(cluster.dsn(name), autocommit=True) as connection,
+    ):
+        yield connection
+
+
+@pytest.fixture
+def registry_dsn(cluster: Any, home: psycopg.Connection[Any]) -> str:
+    return str(cluster.dsn(home.info.dbname))
 
 
 @pytest.fixture

@@ -159,6 +159,17 @@ def test_only_traits_that_mean_something_elsewhere_are_published() -> None:
     }
 
 
+def test_a_part_of_a_book_is_always_the_same_part() -> None:
+    book = [decoy(n) for n in range(400)]
+    parts = [protocol.chosen(book, percent) for percent in (1, 30, 60, 100)]
+    assert 80 < len(parts[1]) < 160
+    assert 190 < len(parts[2]) < 290
+    assert parts[3] == book
+    numbers = [{one.number for one in part} for part in parts]
+    assert numbers[0] <= numbers[1] <= numbers[2]
+    assert protocol.chosen(book[50:], 30) == [one for one in parts[1] if one.number >= 50]
+
+
 def test_a_reference_tells_nothing_of_the_identity_and_is_never_shared() -> None:
     one = decoy(1)
     renamed = replace(one, identity={**one.identity, Role.MAIL: "other@example.org"})
@@ -175,7 +186,14 @@ def test_a_token_is_known_by_its_hash_only() -> None:
     assert digest is not None
     assert len(digest) == 32
     assert token.encode() not in digest
-    for other in ("", "pgbx_", token[:-1], token + "=", token + "\n", token.replace("pgbx", "xxxx")):
+    for other in (
+        "",
+        "pgbx_",
+        token[:-1],
+        token + "=",
+        token + "\n",
+        token.replace("pgbx", "xxxx"),
+    ):
         assert protocol.token_digest(other) is None
 
 
