@@ -193,7 +193,8 @@ def test_a_table_can_have_its_rows_checked(
     )
     dpi_with_book.fetch("SET SESSION AUTHORIZATION anna")
     dpi_with_book.fetch(
-        "INSERT INTO public.appointment (family, given, born) VALUES ('Martin', 'Anne', '1970-1-1'),"
+        "INSERT INTO public.appointment (family, given, born)"
+        " VALUES ('Martin', 'Anne', '1970-1-1'),"
         " ('LEFEVRE OEUVRARD', 'Marie', '1985-05-12'), (NULL, NULL, NULL)"
     )
     dpi_with_book.fetch("RESET SESSION AUTHORIZATION")
