@@ -89,7 +89,7 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
 
         follow(config.own_dsn(database), told.submit, complain, stop)
 
-    relays = [partial(follow_tripwires, database) for database in config.tripwires]
+    relays = [partial(follow_tripwires, database) for database in config.tripwires.databases]
     return (deliver, desk.run, figures, *relays)
 
 

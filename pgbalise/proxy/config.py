@@ -176,6 +176,14 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Tripwires:
+    """Whose events of balise.check() are told."""
+
+    databases: tuple[str, ...]
+    """Of the server behind the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is logged, to standard error."""
 
@@ -208,8 +216,7 @@ class Config:
     """The table [watch], for pgbalise.watch."""
     alerts: Mapping[str, object]
     """The table [alerts], for pgbalise.alerts."""
-    tripwires: tuple[str, ...]
-    """Databases of the server whose events of balise.check() are told."""
+    tripwires: Tripwires
     log: Log
 
     def own_dsn(self, database: str) -> str:
@@ -344,7 +351,7 @@ def parse_config(text: str) -> Config:
         ),
         watch=top.table("watch").body,
         alerts=top.table("alerts").body,
-        tripwires=tripwires.texts("databases"),
+        tripwires=Tripwires(tripwires.texts("databases")),
         log=Log(
             level=log.choice("level", LogLevel.INFO),
             format=log.choice("format", LogFormat.JSON),
