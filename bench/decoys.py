@@ -132,9 +132,9 @@ def row_features(sample: Sample) -> Named:
             features[f"{name} weekday"] = day % 7
             months = np.nan_to_num(day).astype(np.int64).astype("datetime64[D]")
             features[f"{name} month"] = months.astype("datetime64[M]").astype(np.int64) % 12
-            features[f"{name} day of month"] = (
-                months - months.astype("datetime64[M]")
-            ).astype(np.float64)
+            features[f"{name} day of month"] = (months - months.astype("datetime64[M]")).astype(
+                np.float64
+            )
             features[f"{name} clock"] = micro % DAY
             features[f"{name} second"] = (micro % 60_000_000) / 1e6
             features[f"{name} last digits"] = micro % 1000
@@ -275,7 +275,9 @@ def _add_coincidences(
         for other, other_owner, other_day in days:
             if name < other:
                 mine = np.unique(np.stack([owner, day], axis=1), axis=0)
-                shared = {tuple(pair) for pair in np.stack([other_owner, other_day], axis=1).tolist()}
+                shared = {
+                    tuple(pair) for pair in np.stack([other_owner, other_day], axis=1).tolist()
+                }
                 same = np.array([tuple(pair) in shared for pair in mine.tolist()])
                 features[f"{name} days with {other}"] = _mean(mine[:, 0], same * 1.0, count)
 
@@ -348,7 +350,9 @@ def auc(real: Named, drawn: Named, splits: int = SPLITS) -> tuple[float, float]:
         )
         model.fit(rows[train], label[train])
         found.append(roc_auc_score(label[test], model.predict_proba(rows[test])[:, 1]))
-    return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(splits)) if splits > 1 else 0.0
+    return float(np.mean(found)), float(
+        np.std(found, ddof=1) / np.sqrt(splits)
+    ) if splits > 1 else 0.0
 
 
 def _matrix(features: Named, names: Sequence[str]) -> Floats:

@@ -1,4 +1,4 @@
-"""Alerts are told: to webhooks, to syslog and to the registry, each at least once.
+"""Alerts are told: to every sink and to the registry, each at least once.
 
 A desk keeps what is still to be told in a folder of its own, one file for each alert, so that
 nothing is forgotten in a crash and nobody waits for a registry that is away.
@@ -6,40 +6,23 @@ nothing is forgotten in a crash and nobody waits for a registry that is away.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import hmac
 import json
 import os
 import re
-import socket
-import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from pgbalise import __version__
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
-from pgbalise.keyfile import read_private
+from pgbalise.senders import Sender, senders
 from pgbalise.session import check_dsn
-from pgbalise.sinks import (
-    Sinks,
-    Syslog,
-    Webhook,
-    check_url,
-    parse_sinks,
-    syslog_message,
-    wants,
-    webhook_body,
-)
+from pgbalise.sinks import parse_sinks, wants
 from pgbalise.watch import Alert, alert_id
 
 __all__ = ["AlertDesk", "Sender", "parse_sinks", "senders", "trial_alert", "write_whole"]
@@ -59,169 +42,6 @@ _REGISTRY: Final = "registry"
 _WAITS: Final = {"connect_timeout": "10", "tcp_user_timeout": "60000"}
 
 _ID: Final = re.compile(r"[0-9a-f]{32}")
-
-
-class Sender(Protocol):
-    """Tells a sink of an alert; ``name`` never holds a secret."""
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is told."""
-
-    def send(self, alert: Mapping[str, Any]) -> None:
-        """Tell it, or raise a PgbaliseError."""
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none: an alert goes where the configuration says."""
-
-
-@dataclass(frozen=True)
-class WebhookSender:
-    """POSTs an alert as JSON, with the header X-Pgbalise-Signature when it has a secret."""
-
-    sink: Webhook
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-        return self.sink.name
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is told."""
-        return self.sink.minimum
-
-    def send(self, alert: Mapping[str, Any]) -> None:
-        """Post it; raise EnvironmentProblem unless the answer is 2xx, InvalidKey for its files."""
-        sink, url = self.sink, self.sink.url
-        if sink.url_file is not None:
-            url = read_private(sink.url_file, "it must hold the webhook's address").decode(
-                "utf-8", "replace"
-            )
-            url = url.strip()
-            check_url(url, str(sink.url_file))
-        body = webhook_body(alert)
-        headers = {
-            "Content-Type": "application/json",
-            "User-Agent": f"pgbalise/{__version__}",
-            "X-Pgbalise-Alert": str(alert["alert"]),
-        }
-        if sink.secret_file is not None:
-            secret = read_private(sink.secret_file, "it must hold the webhook's secret").strip()
-            signature = hmac.new(secret, body, hashlib.sha256).hexdigest()
-            headers["X-Pgbalise-Signature"] = f"sha256={signature}"
-        request = urllib.request.Request(url, body, headers)  # noqa: S310 - check_url
-        try:
-            opener = urllib.request.build_opener(
-                _NoRedirect(), urllib.request.HTTPSHandler(context=_tls(sink.ca))
-            )
-            with opener.open(request, timeout=sink.timeout) as answer:
-                answer.read(1)
-        except urllib.error.HTTPError as problem:
-            problem.close()
-            hint = "give the address it redirects to" if 300 <= problem.code < 400 else None
-            raise EnvironmentProblem(f"{sink.name} answered {problem.code}", hint=hint) from None
-        except (OSError, ValueError, ssl.SSLError) as problem:
-            raise _unreachable(sink.name, problem) from None
-        except Exception as problem:  # noqa: BLE001 - http.client's errors have no common base
-            raise EnvironmentProblem(f"{sink.name}: {type(problem).__name__}") from None
-
-
-@dataclass(frozen=True)
-class SyslogSender:
-    """Sends an alert to a syslog server, each over a connection of its own."""
-
-    sink: Syslog
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-        return self.sink.name
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is sent."""
-        return self.sink.minimum
-
-    def send(self, alert: Mapping[str, Any]) -> None:
-        """Send it; raise EnvironmentProblem when the server cannot be reached.
-
-        Over UDP nobody knows whether it arrived; over TCP, whether it was read.
-        """
-        sink = self.sink
-        message = syslog_message(
-            alert, sink, host=_host(), process=os.getpid(), version=__version__
-        )
-        try:
-            if sink.transport == "unix":
-                _to_socket(sink, message)
-            elif sink.transport == "udp":
-                [(family, _, _, _, address), *_] = socket.getaddrinfo(
-                    sink.host, sink.port, type=socket.SOCK_DGRAM
-                )
-                with socket.socket(family, socket.SOCK_DGRAM) as udp:
-                    udp.settimeout(sink.timeout)
-                    udp.sendto(message, address)
-            else:
-                with socket.create_connection((sink.host, sink.port), sink.timeout) as tcp:
-                    if sink.transport == "tcp":
-                        _hand_over(tcp, message)
-                        return
-                    with _tls(sink.ca).wrap_socket(tcp, server_hostname=sink.host) as tls:
-                        tls.sendall(message)
-        except (OSError, ValueError) as problem:
-            raise _unreachable(sink.name, problem) from None
-
-
-def _to_socket(sink: Syslog, message: bytes) -> None:
-    """Send to a local daemon: most take datagrams, some a stream."""
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-        with socket.socket(socket.AF_UNIX, kind) as local:
-            local.settimeout(sink.timeout)
-            try:
-                local.connect(sink.host)
-            except OSError as problem:
-                if kind == socket.SOCK_DGRAM and problem.errno == errno.EPROTOTYPE:
-                    continue
-                raise
-            local.sendall(message if kind == socket.SOCK_DGRAM else message + b"\n")
-            return
-
-
-def _hand_over(tcp: socket.socket, message: bytes) -> None:
-    tcp.sendall(message)
-    tcp.shutdown(socket.SHUT_WR)
-
-
-def _tls(ca: Path | None) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(ca) if ca is not None else None)
-
-
-def _host() -> str:
-    return "".join(c if 33 <= ord(c) < 127 else "-" for c in socket.gethostname()) or "-"
-
-
-def _unreachable(name: str, problem: Exception) -> EnvironmentProblem:
-    cause = problem.reason if isinstance(problem, urllib.error.URLError) else problem
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        why = f"its certificate is not trusted: {cause.verify_message}"
-    elif isinstance(cause, TimeoutError):
-        why = "it did not answer in time"
-    else:
-        # other exceptions' texts may quote the address, which may be a secret
-        why = (cause.strerror if isinstance(cause, OSError) else None) or type(cause).__name__
-    return EnvironmentProblem(f"{name}: {why}")
-
-
-def senders(sinks: Sinks) -> list[Sender]:
-    """Return who tells the sinks that the configuration names."""
-    return [*map(WebhookSender, sinks.webhooks), *map(SyslogSender, sinks.syslogs)]
 
 
 def trial_alert(at: datetime) -> Alert:

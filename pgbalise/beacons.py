@@ -10,9 +10,9 @@ neither like a date nor like a decimal number, and an integer of nine digits or 
 are also the numbers of other things: they count only where a column of the decoy's name is
 compared with them.
 
-Traits of the decoys in the book (``pgbalise.decoys.traits``) are known in any spelling: a NIR with or
-without its key, a telephone number with +33, names in any order and case where the statement has the
-birth date too. Theirs are digests of another kind, so neither is ever taken for the other.
+Traits of the decoys in the book (``pgbalise.decoys.traits``) are known in any spelling: a NIR with
+or without its key, a telephone number with +33, names in any order and case where the statement has
+the birth date too. Theirs are digests of another kind: neither is ever taken for the other.
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ class Beacons:
                     continue
                 if text.isdigit():
                     # of a number's zeros in front, canonical() leaves none
-                    form = form.strip()
-                    if len(form) > _SHORT_DIGITS:
-                        found |= self._traits(_alone(form))
-                    elif len(form) == _SHORT_DIGITS:
-                        dated.append(form)
+                    digits = form.strip()
+                    if len(digits) > _SHORT_DIGITS:
+                        found |= self._traits(_alone(digits))
+                    elif len(digits) == _SHORT_DIGITS:
+                        dated.append(digits)
                 elif not _TELLING.search(text):
                     names.append(text)
                 elif _WRITTEN.match(text):

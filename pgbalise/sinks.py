@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from pgbalise.errors import InvalidInput
-from pgbalise.watch import SEVERITIES, sentence
+from pgbalise.watch import SEVERITIES, sentence, title
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _FACILITIES: Final = {
@@ -67,11 +67,52 @@ class Syslog:
 
 
 @dataclass(frozen=True)
+class Email:
+    """An SMTP server (RFC 5321) and who is written to.
+
+    ``transport`` is starttls (RFC 3207), tls (RFC 8314) or smtp, which is in the clear.
+    """
+
+    name: str
+    transport: str
+    host: str
+    port: int
+    sender: str
+    recipients: tuple[str, ...]
+    user: str = ""
+    password_file: Path | None = None
+    ca: Path | None = None
+    language: str = "en"
+    timeout: float = 10.0
+    """Seconds."""
+    minimum: str = "info"
+    """The least severity that it is sent."""
+
+
+@dataclass(frozen=True)
+class Push:
+    """A topic of a push server such as ntfy; ``token_file`` holds its access token."""
+
+    name: str
+    url: str = ""
+    url_file: Path | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    language: str = "en"
+    timeout: float = 10.0
+    """Seconds."""
+    minimum: str = "info"
+    """The least severity that it is told."""
+
+
+@dataclass(frozen=True)
 class Sinks:
     """Where alerts go besides the registry."""
 
     webhooks: tuple[Webhook, ...] = ()
     syslogs: tuple[Syslog, ...] = ()
+    emails: tuple[Email, ...] = ()
+    pushes: tuple[Push, ...] = ()
 
 
 def parse_sinks(table: Mapping[str, Any]) -> Sinks:
@@ -79,24 +120,23 @@ def parse_sinks(table: Mapping[str, Any]) -> Sinks:
 
     It has lists of tables, ``webhook`` (``url`` or ``url_file``, ``secret_file``, ``ca``) and
     ``syslog`` (``address`` such as udp://host:514, tcp://host, tls://host or unix:/dev/log;
-    ``format`` "rfc5424" or "rfc3164"; ``facility``, ``ca``); each may have ``minimum`` (a severity)
-    and ``timeout_seconds``.
+    ``format`` "rfc5424" or "rfc3164"; ``facility``, ``ca``), ``email`` (``address`` such as
+    starttls://host:587 or tls://host:465, ``from``, ``to``, ``user``, ``password_file``, ``ca``,
+    ``language``) and ``push`` (``url`` or ``url_file``, ``token_file``, ``ca``, ``language``); each
+    may have ``minimum`` (a severity) and ``timeout_seconds``.
     """
-    _known(table, {"webhook", "syslog"}, "alerts")
+    _known(table, {"webhook", "syslog", "email", "push"}, "alerts")
     taken: set[str] = set()
     webhooks = [_webhook(body, where, taken) for where, body in _listed(table, "webhook")]
     syslogs = [_syslog(body, where, taken) for where, body in _listed(table, "syslog")]
-    return Sinks(tuple(webhooks), tuple(syslogs))
+    emails = [_email(body, where, taken) for where, body in _listed(table, "email")]
+    pushes = [_push(body, where, taken) for where, body in _listed(table, "push")]
+    return Sinks(tuple(webhooks), tuple(syslogs), tuple(emails), tuple(pushes))
 
 
 def _webhook(body: Mapping[str, Any], where: str, taken: set[str]) -> Webhook:
     _known(body, {"url", "url_file", "secret_file", "ca", "minimum", "timeout_seconds"}, where)
-    if ("url" in body) == ("url_file" in body):
-        raise InvalidInput(f"{where}: give url, or url_file when the address is a secret")
-    url, host = "", Path(str(body.get("url_file"))).name
-    if "url" in body:
-        url = _text(body["url"], f"{where}.url")
-        host = check_url(url, f"{where}.url")
+    url, host = _url(body, where)
     return Webhook(
         _unique(f"webhook {host}", taken),
         url,
@@ -108,8 +148,88 @@ def _webhook(body: Mapping[str, Any], where: str, taken: set[str]) -> Webhook:
     )
 
 
+def _url(body: Mapping[str, Any], where: str) -> tuple[str, str]:
+    """Return an address, empty when a file has it, and what to call its server."""
+    if ("url" in body) == ("url_file" in body):
+        raise InvalidInput(f"{where}: give url, or url_file when the address is a secret")
+    if "url" not in body:
+        return "", Path(str(body["url_file"])).name
+    url = _text(body["url"], f"{where}.url")
+    return url, check_url(url, f"{where}.url")
+
+
+def _push(body: Mapping[str, Any], where: str, taken: set[str]) -> Push:
+    known = {"url", "url_file", "token_file", "ca", "language", "minimum", "timeout_seconds"}
+    _known(body, known, where)
+    url, host = _url(body, where)
+    return Push(
+        _unique(f"push {host}", taken),
+        url,
+        _path(body, "url_file", where),
+        _path(body, "token_file", where),
+        _path(body, "ca", where),
+        _language(body, where),
+        _seconds(body, where),
+        _minimum(body, where),
+    )
+
+
+_SMTP: Final = re.compile(
+    r"(starttls|tls|smtp)://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]@]+)(?::(\d{1,5}))?"
+)
+_SMTP_PORTS: Final = {"starttls": 587, "tls": 465, "smtp": 25}
+_MAILBOX: Final = re.compile(r"[!-;=?A-~]+@[A-Za-z0-9.-]+")
+
+
+def _email(body: Mapping[str, Any], where: str, taken: set[str]) -> Email:
+    known = {"address", "from", "to", "user", "password_file", "ca", "language", "minimum"}
+    _known(body, known | {"timeout_seconds"}, where)
+    match = _SMTP.fullmatch(_text(body.get("address"), f"{where}.address"))
+    if match is None or not 0 < int(match[3] or 1) <= 65535:
+        raise InvalidInput(
+            f"{where}.address: cannot be read",
+            hint="starttls://host:587, tls://host:465, or smtp://localhost:25 on this machine",
+        )
+    host = match[2].strip("[]")
+    if match[1] == "smtp" and host not in _LOCAL:
+        raise InvalidInput(
+            f"{where}.address: only a server on this machine may be spoken to in the clear",
+            hint="write starttls:// or tls://",
+        )
+    to = body.get("to", [])
+    mailboxes = [body.get("from"), *(to if isinstance(to, list) and to else [None])]
+    if not all(isinstance(one, str) and _MAILBOX.fullmatch(one) for one in mailboxes):
+        raise InvalidInput(
+            f"{where}: from must be a mail address, to a list of them",
+            hint='from = "pgbalise@chu.example", to = ["dpo@chu.example"]',
+        )
+    if ("user" in body) != ("password_file" in body):
+        raise InvalidInput(f"{where}: user and password_file go together")
+    return Email(
+        _unique(f"email {host}", taken),
+        match[1],
+        host,
+        int(match[3] or _SMTP_PORTS[match[1]]),
+        str(mailboxes[0]),
+        tuple(map(str, mailboxes[1:])),
+        _text(body["user"], f"{where}.user") if "user" in body else "",
+        _path(body, "password_file", where),
+        _path(body, "ca", where),
+        _language(body, where),
+        _seconds(body, where),
+        _minimum(body, where),
+    )
+
+
+def _language(body: Mapping[str, Any], where: str) -> str:
+    value = body.get("language", "en")
+    if value not in ("en", "fr"):
+        raise InvalidInput(f'{where}.language: must be "en" or "fr"')
+    return str(value)
+
+
 def check_url(url: str, where: str) -> str:
-    """Return a webhook's host; raise InvalidInput, without the address, when it cannot be used.
+    """Return an address's host; raise InvalidInput, without the address, when it cannot be used.
 
     Only a server on this machine may be spoken to without TLS.
     """
@@ -226,27 +346,18 @@ def webhook_body(alert: Mapping[str, Any]) -> bytes:
 
 _CEF_SEVERITY: Final = {"info": 3, "warning": 6, "critical": 10}
 _SYSLOG_SEVERITY: Final = {"info": 6, "warning": 4, "critical": 2}
-_TITLES: Final = {
-    "rows_per_hour": "Too many rows in an hour",
-    "rows_per_day": "Too many rows in a day",
-    "own_past": "Far more rows than ever before",
-    "first_seen": "A relation read for the first time",
-    "off_hours": "Many rows outside working hours",
-    "decoy": "A decoy was asked for",
-    "decoy_elsewhere": "Another establishment met a decoy",
-    "test": "Test",
-}
 
 
 def cef(alert: Mapping[str, Any], version: str) -> str:
     """Return an alert in ArcSight's Common Event Format, version 0, one line.
 
     ``version`` is pgbalise's. Recipient is ``suser``, database ``cs1``, relations ``cs2``, the
-    decoy's recipients ``cs3``, rows ``cn1``, their limit ``cn2``, the alert's id ``externalId``.
+    decoy's recipients ``cs3``, its name ``cs4``, an application ``cs5``, rows ``cn1``, their limit
+    ``cn2``, the alert's id ``externalId``.
     """
     detail = alert.get("detail") or {}
     kind = str(alert["kind"])
-    head = ["pgbalise", "pgbalise", version, kind, _TITLES.get(kind, kind)]
+    head = ["pgbalise", "pgbalise", version, kind, title(kind)]
     relations = detail.get("relations") or [detail.get("relation") or ""]
     fields: dict[str, Any] = {
         "rt": round(datetime.fromisoformat(alert["at"]).timestamp() * 1000),
@@ -257,6 +368,8 @@ def cef(alert: Mapping[str, Any], version: str) -> str:
         **_labelled("cs1", "Database", alert.get("database")),
         **_labelled("cs2", "Relations", ", ".join(relations)),
         **_labelled("cs3", "Decoys of", ", ".join(detail.get("decoys_of", []))),
+        **_labelled("cs4", "Decoys", ", ".join(detail.get("decoys", []))),
+        **_labelled("cs5", "Application", detail.get("application")),
         **_labelled("cn1", "Rows", detail.get("rows")),
         **_labelled("cn2", "Limit", detail.get("limit")),
         "msg": sentence(alert),

@@ -581,6 +581,60 @@ def decoy_alert(
     }
 
 
+def tripwire_alert(
+    at: datetime,
+    *,
+    event: int,
+    role: str,
+    database: str,
+    system: str,
+    client: str,
+    application: str,
+    decoys: Sequence[str],
+    kinds: Sequence[str],
+) -> Alert:
+    """Return the alert that a role had a decoy's identity checked; its id is that of the event.
+
+    ``decoys`` are recipients and numbers, as ``vendor_brest/3``; ``kinds`` by which traits.
+    """
+    return {
+        "type": "alert",
+        "at": _written(at),
+        "alert": alert_id("tripwire", system, role, f"{database}:{event}"),
+        "kind": "tripwire",
+        "severity": "critical",
+        "recipient": role,
+        "database": database,
+        "system": system,
+        "client": client,
+        "detail": {
+            "event": event,
+            "application": application,
+            "decoys": list(decoys)[:_MOST_NAMED],
+            "decoys_of": sorted({name.rpartition("/")[0] for name in decoys}),
+            "kinds": list(kinds),
+        },
+    }
+
+
+_TITLES: Final = {
+    "rows_per_hour": "Too many rows in an hour",
+    "rows_per_day": "Too many rows in a day",
+    "own_past": "Far more rows than ever before",
+    "first_seen": "A relation read for the first time",
+    "off_hours": "Many rows outside working hours",
+    "decoy": "A decoy was asked for",
+    "decoy_elsewhere": "Another establishment met a decoy",
+    "tripwire": "A decoy's identity was used",
+    "test": "Test",
+}
+
+
+def title(kind: str) -> str:
+    """Return what a kind of alert is called."""
+    return _TITLES.get(kind, kind)
+
+
 def sentence(alert: Mapping[str, Any]) -> str:
     """Return what an alert says to a person: one sentence, in which nothing is a patient's."""
     who = alert.get("recipient") or "somebody"

@@ -232,9 +232,11 @@ BEGIN
                 || 'aaaaaa' || chr(198) || 'ceeeeiiii nooooo ouuuuy y');
             plain := replace(replace(plain, chr(198), 'ae'), chr(223), 'ss');
             IF getdatabaseencoding() = 'LATIN9' THEN
-                plain := regexp_replace(plain, '[' || chr(188) || chr(189) || ']', 'oe', 'g');
+                plain := replace(replace(plain, chr(188), 'oe'), chr(189), 'oe');
+                plain := translate(plain, chr(190) || chr(166) || chr(168) || chr(180) || chr(184), 'ysszz');
             ELSIF getdatabaseencoding() = 'WIN1252' THEN
-                plain := regexp_replace(plain, '[' || chr(140) || chr(156) || ']', 'oe', 'g');
+                plain := replace(replace(plain, chr(140), 'oe'), chr(156), 'oe');
+                plain := translate(plain, chr(159) || chr(138) || chr(154) || chr(142) || chr(158), 'ysszz');
             END IF;
         END IF;
     END IF;

@@ -11,9 +11,13 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from email import message_from_string
+from email.header import decode_header, make_header
+from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -253,6 +257,173 @@ def test_syslog_over_tls(certificate: tuple[Path, Path]) -> None:
         sender("syslog", address=address, ca=str(certificate[0])).send(alert())
         thread.join()
     assert b"CEF:0|" in heard[0]
+
+
+class Post:
+    """An SMTP server that keeps what it is sent; it asks for ``starttls`` and a ``password``."""
+
+    def __init__(
+        self, tls: ssl.SSLContext | None, *, starttls: bool = True, password: str = ""
+    ) -> None:
+        self.tls, self.starttls, self.password = tls, starttls, password
+        self.mails: list[tuple[bool, str, list[str], str]] = []
+        self.refused: set[str] = set()
+        self.logins: list[str] = []
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def close(self) -> None:
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        self.thread.join(5)
+
+    def run(self) -> None:
+        while True:
+            try:
+                client, _ = self.socket.accept()
+            except OSError:
+                return
+            with suppress(OSError, ValueError):
+                if self.tls is not None and not self.starttls:
+                    client = self.tls.wrap_socket(client, server_side=True)
+                self.talk(client)
+            client.close()
+
+    def talk(self, client: socket.socket) -> None:
+        file, secure, to, sender = client.makefile("rb"), not self.starttls, list[str](), ""
+
+        def say(line: str) -> None:
+            client.sendall(line.encode() + b"\r\n")
+
+        say("220 post")
+        while line := file.readline().decode().strip():
+            word, _, rest = line.partition(" ")
+            match word.upper():
+                case "EHLO":
+                    offers = ["post"] + ["STARTTLS"] * (self.tls is not None and not secure)
+                    offers += ["AUTH PLAIN"] * (secure and bool(self.password))
+                    for offer in offers[:-1]:
+                        say(f"250-{offer}")
+                    say(f"250 {offers[-1]}")
+                case "STARTTLS":
+                    assert self.tls is not None
+                    say("220 go")
+                    client = self.tls.wrap_socket(client, server_side=True)
+                    file, secure = client.makefile("rb"), True
+                case "AUTH":
+                    self.logins.append(b64decode(rest.split()[1]).decode())
+                    good = self.logins[-1] == f"\0balise\0{self.password}"
+                    say("235 ok" if good else "535 no such balise@post.example")
+                case "MAIL":
+                    sender = rest
+                    say("250 ok")
+                case "RCPT":
+                    refused = any(one in rest for one in self.refused)
+                    to += [] if refused else [rest]
+                    say("550 nobody" if refused else "250 ok")
+                case "DATA":
+                    say("354 go")
+                    text = ""
+                    while (line := file.readline().decode()) != ".\r\n":
+                        text += line
+                    self.mails.append((secure, sender, to, text))
+                    say("250 ok")
+                case _:
+                    say("250 ok")
+        file.close()
+        client.close()
+
+
+@pytest.fixture
+def server_tls(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    return context
+
+
+ADDRESSES = {"from": "pgbalise@chu.example", "to": ["dpo@chu.example", "rssi@chu.example"]}
+
+
+@pytest.mark.parametrize("transport", ["starttls", "tls"])
+def test_a_mail_goes_encrypted_and_logged_in(
+    transport: str, server_tls: ssl.SSLContext, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    post = Post(server_tls, starttls=transport == "starttls", password="hunter2")
+    account = {
+        "user": "balise",
+        "password_file": str(private(tmp_path / "password", "hunter2\n")),
+        "ca": str(certificate[0]),
+    }
+    try:
+        address = f"{transport}://localhost:{post.port}"
+        mine = sender("email", address=address, **ADDRESSES, **account, language="fr")
+        mine.send({**alert(), "detail": {"day": "2026-03-04", "rows": 12345, "limit": 1000}})
+        private(tmp_path / "password", "guess")
+        with pytest.raises(EnvironmentProblem) as caught:
+            mine.send(alert(2))
+        assert str(caught.value) == "email localhost refused the login"
+        untrusted = sender("email", address=address, **ADDRESSES)
+        with pytest.raises(EnvironmentProblem, match="certificate is not trusted"):
+            untrusted.send(alert(3))
+    finally:
+        post.close()
+    [(secure, origin, to, text)] = post.mails
+    assert secure
+    assert "pgbalise@chu.example" in origin
+    assert len(to) == 2
+    message = message_from_string(text, policy=default)
+    assert message["Subject"] == "[pgbalise] avertissement: Trop de lignes en un jour"
+    assert message["Message-ID"] == f"<{alert()['alert']}@chu.example>"
+    assert message["Date"].datetime == AT + timedelta(seconds=1)
+    body = message.get_content()
+    assert body.startswith(
+        "anna a pris 12\u202f345 lignes le 2026-03-04 ; sa limite est de 1\u202f000"
+    )
+    assert "Depuis: 192.0.2.7\n" in body.replace("\r", "")
+
+
+def test_no_mail_goes_in_the_clear_to_a_server_that_offers_no_starttls(tmp_path: Path) -> None:
+    post = Post(None)
+    try:
+        with pytest.raises(EnvironmentProblem, match="cannot do that"):
+            sender("email", address=f"starttls://127.0.0.1:{post.port}", **ADDRESSES).send(alert())
+        local = sender("email", address=f"smtp://127.0.0.1:{post.port}", **ADDRESSES)
+        post.refused = {"dpo@"}
+        local.send({**alert(), "recipient": "an\nna\udc80", "client": "a\r\nBcc: x@y.example"})
+        post.refused = {"dpo@", "rssi@"}
+        with pytest.raises(EnvironmentProblem, match="refused every recipient"):
+            local.send(alert())
+    finally:
+        post.close()
+    [(_, _, to, text)] = post.mails
+    assert len(to) == 1, "who is refused for good does not have the others told again"
+    message = message_from_string(text, policy=default)
+    assert message["Bcc"] is None
+    assert message.get_content().startswith("an?na? took 101 rows")
+    with pytest.raises(EnvironmentProblem):
+        local.send(alert())
+
+
+def test_a_push_message_has_title_priority_and_tags(hook: Hook, tmp_path: Path) -> None:
+    token = private(tmp_path / "token", "tk_hunter2\n")
+    sender("push", url=url(hook), token_file=str(token)).send(alert(severity="critical"))
+    sender("push", url=url(hook), language="fr").send({**alert(), "kind": "decoy", "detail": {}})
+    (_, english, body), (_, french, said) = hook.heard
+    assert body.decode().startswith("anna took 101 rows on 2026-03-04")
+    assert english["Authorization"] == "Bearer tk_hunter2"
+    assert (english["Title"], english["Priority"]) == ("Too many rows in a day", "5")
+    assert english["X-Pgbalise-Alert"] == alert()["alert"]
+    assert "Authorization" not in french
+    assert str(make_header(decode_header(french["Title"]))) == "Un leurre a été demandé"
+    assert said.decode() == "anna a demandé un patient qui n'existe pas, un leurre."
+    hook.status = 403
+    with pytest.raises(EnvironmentProblem, match=r"^push 127\.0\.0\.1 answered 403$"):
+        sender("push", url=url(hook)).send(alert())
+    token.write_text("a\nX-Other: b")
+    with pytest.raises(InvalidInput):
+        sender("push", url=url(hook), token_file=str(token)).send(alert())
 
 
 def test_a_desk_tells_every_sink_in_order_and_forgets_what_all_have_taken(

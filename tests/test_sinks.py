@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pgbalise.errors import InvalidInput
 from pgbalise.sinks import Syslog, cef, parse_sinks, syslog_message, wants
 
+MAIL = {"from": "pgbalise@chu.example", "to": ["dpo@chu.example"]}
 ALERT: dict[str, Any] = {
     "type": "alert",
     "at": "2026-03-04T12:05:00.250000Z",
@@ -110,8 +111,20 @@ def test_a_configuration_names_its_sinks() -> None:
                 {"address": "unix:/dev/log"},
                 {"address": "tcp://siem.example:1514", "format": "rfc3164"},
             ],
+            "email": [
+                {"address": "starttls://post.example", **MAIL},
+                {"address": "tls://[::1]", **MAIL, "user": "u", "password_file": "/etc/password"},
+                {"address": "smtp://localhost:2525", **MAIL, "language": "fr"},
+            ],
+            "push": [{"url": "https://push.example/topic"}, {"url_file": "/etc/topic.url"}],
         }
     )
+    assert [(m.transport, m.host, m.port, m.language, m.user) for m in sinks.emails] == [
+        ("starttls", "post.example", 587, "en", ""),
+        ("tls", "::1", 465, "en", "u"),
+        ("smtp", "localhost", 2525, "fr", ""),
+    ]
+    assert [push.name for push in sinks.pushes] == ["push push.example", "push topic.url"]
     assert [hook.name for hook in sinks.webhooks] == [
         "webhook siem.example",
         "webhook chat.url",
@@ -147,6 +160,19 @@ def test_a_configuration_names_its_sinks() -> None:
         ("syslog", {"address": "udp://h:0"}, "there is no such port"),
         ("syslog", {"address": "udp://h", "format": "cef"}, "must be"),
         ("syslog", {"address": "udp://h", "facility": "mail"}, "must be one of user"),
+        ("email", {}, "must be a text"),
+        ("email", {"address": "smtp://post.example", **MAIL}, "only a server on this machine"),
+        ("email", {"address": "https://post.example", **MAIL}, "cannot be read"),
+        ("email", {"address": "tls://u:secret@h", **MAIL}, "cannot be read"),
+        ("email", {"address": "tls://h:0", **MAIL}, "cannot be read"),
+        ("email", {"address": "tls://h", **MAIL, "to": []}, "must be a mail address"),
+        ("email", {"address": "tls://h", **MAIL, "to": ["a@b\r\nBcc: c@d"]}, "must be a mail"),
+        ("email", {"address": "tls://h", **MAIL, "to": "a@b"}, "must be a mail address"),
+        ("email", {"address": "tls://h", **MAIL, "user": "x"}, "go together"),
+        ("email", {"address": "tls://h", **MAIL, "language": "de"}, "must be"),
+        ("email", {"address": "tls://h", **MAIL, "password": "x"}, "there is no such key"),
+        ("push", {}, "give url, or url_file"),
+        ("push", {"url": "http://push.example/topic"}, "must begin with https"),
     ],
 )
 def test_a_sink_that_makes_no_sense_is_refused(
@@ -159,6 +185,6 @@ def test_a_sink_that_makes_no_sense_is_refused(
 
 
 def test_sinks_are_lists_of_tables() -> None:
-    for table in ({"webhook": {}}, {"syslog": ["udp://h"]}, {"mail": []}):
+    for table in ({"webhook": {}}, {"syslog": ["udp://h"]}, {"email": {}}, {"mail": []}):
         with pytest.raises(InvalidInput, match="alerts"):
             parse_sinks(table)

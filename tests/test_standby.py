@@ -14,6 +14,9 @@ import psycopg
 import pytest
 
 from pgbalise.database import apply_policy, enrol, revoke
+from pgbalise.decoybook import enter
+from pgbalise.decoys.identity import Mode, Role
+from pgbalise.decoys.issued import IssuedDecoy
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.doctor import examine
 from pgbalise.errors import EnvironmentProblem
@@ -22,6 +25,7 @@ from pgbalise.install import install
 from pgbalise.keyfile import generate_key, read_key
 from pgbalise.marking.policy import RecipientClass, load_document
 from pgbalise.session import connect
+from pgbalise.tripwires import relay
 
 POLICY = """
 [relation."clinic.patient"]
@@ -187,6 +191,24 @@ def test_a_standby_refuses_to_administer_in_one_line(
     assert done.stderr.startswith("pgbalise: ")
     assert "recovery" in done.stderr or "read-only" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_standby_says_in_its_log_who_met_a_decoy(
+    primary: ThrowawayCluster, standby: ThrowawayCluster
+) -> None:
+    nir = "285057800608491"
+    decoy = IssuedDecoy(1, "anna", 1, Mode.SAFE, {Role.NIR: nir}, {}, {}, datetime.now(UTC))
+    with connect(primary.dsn()) as session, session.connection.transaction():
+        enter(session, [decoy], "f" * 16)
+        session.run("CREATE ROLE %I LOGIN IN ROLE balise_tripwire", "desk")
+    catch_up(primary, standby)
+    with psycopg.connect(standby.dsn(user="desk")) as desk:
+        desk.execute(f"SELECT balise.check('{nir}')".encode())
+    told = standby.log_tail(50)
+    assert "tripwire decoys=anna/1 kinds=nir role=desk client=local unrecorded=25006" in told
+    assert nir not in told
+    with connect(standby.dsn()) as session:
+        assert relay(session, lambda alerts: None) == 0
 
 
 def test_a_promoted_standby_marks_as_before_and_administers(

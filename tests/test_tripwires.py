@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -26,8 +31,14 @@ from pgbalise.decoys.traits import (
     record_trait,
     rpps_trait,
 )
+from pgbalise.errors import EnvironmentProblem
 from pgbalise.install import install
-from pgbalise.session import PsycopgSession
+from pgbalise.session import PsycopgSession, connect
+from pgbalise.sinks import cef
+from pgbalise.tripwires import relay
+from pgbalise.watch import sentence
+from tests.proxy.proxied import wait_until
+from tests.test_alerts import Hook, serving
 
 AT = datetime(2026, 3, 4, 12, 5, tzinfo=UTC)
 MARIE: Identity = {
@@ -159,8 +170,7 @@ def test_who_calls_is_told_nothing_and_the_log_outlives_a_rollback(
     desk.execute(f"SELECT balise.check('{MARIE[Role.MAIL]}')".encode())
     assert events(dpi_with_book) == []
     assert not [said for said in notices if "tripwire" in said]
-    log = (cluster.data_dir / "log").read_text() if (cluster.data_dir / "log").is_file() else ""
-    log = log or cluster.log_tail(200)
+    log = cluster.log_tail(200)
     lines = [line for line in log.splitlines() if "pgbalise tripwire" in line]
     assert [line.split("pgbalise tripwire ")[1] for line in lines[-2:]] == [
         "decoys=anna/1 kinds=mail role=desk client=local",
@@ -193,7 +203,8 @@ def test_a_table_can_have_its_rows_checked(
     )
     dpi_with_book.fetch("SET SESSION AUTHORIZATION anna")
     dpi_with_book.fetch(
-        "INSERT INTO public.appointment (family, given, born) VALUES ('Martin', 'Anne', '1970-1-1'),"
+        "INSERT INTO public.appointment (family, given, born)"
+        " VALUES ('Martin', 'Anne', '1970-1-1'),"
         " ('LEFEVRE OEUVRARD', 'Marie', '1985-05-12'), (NULL, NULL, NULL)"
     )
     dpi_with_book.fetch("RESET SESSION AUTHORIZATION")
@@ -236,7 +247,26 @@ def test_the_database_reads_a_text_as_python_does(dpi_with_book: PsycopgSession,
     assert set(born or ()) == mine.born
 
 
-DIGITS = st.text("0123456789", min_size=5, max_size=16)
+@pytest.mark.parametrize("encoding", ["LATIN1", "LATIN9", "WIN1252"])
+def test_accents_are_known_in_western_encodings(
+    cluster: Any, empty_db: psycopg.Connection[Any], encoding: str
+) -> None:
+    written = "Ça, Hélène ÅSTRÖM-Nuñez, forêt où naît Ÿ: Æ æ ß Ø 1"
+    if encoding != "LATIN1":
+        written += " Œuvre cœur, Š š Ž ž"
+    else:
+        written = written.replace("Ÿ", "ÿ")
+    empty_db.execute(
+        f"CREATE DATABASE western ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode()
+    )
+    try:
+        with connect(cluster.dsn("western")) as session:
+            install(session, sql_only=True)
+            assert session.fetch("SELECT balise.fold($1::text)", written) == [(fold(written),)]
+    finally:
+        empty_db.execute("DROP DATABASE western")
+
+
 GAPS = st.sampled_from(["", " ", "-", "."])
 
 
@@ -276,3 +306,133 @@ def test_a_birth_date_is_read_in_every_usual_form() -> None:
     assert person_trait("Marie Lefèvre", "1985-05-02") is not None
     for written in ("32/05/1985", "12/13/1985", "le 12 du mois 1985", "5/1985"):
         assert candidates(written).born == frozenset(), written
+
+
+CHECK = f"SELECT balise.check('{MARIE[Role.NIR]}')"
+
+
+def test_every_event_becomes_one_alert_that_says_whose_decoy_and_who_asked(
+    cluster: Any, dpi_with_book: PsycopgSession, desk: psycopg.Connection[Any]
+) -> None:
+    desk.execute("SELECT balise.check(%s)", (f"{MARIE[Role.NIR]} {JEAN[Role.RPPS]}",))
+    told: list[Any] = []
+    dbname = dpi_with_book.connection.info.dbname
+    with connect(cluster.dsn(dbname, "gate")) as session:
+        assert relay(session, told.extend) == 1
+        assert relay(session, told.extend) == 0
+    [alert] = told
+    assert (alert["kind"], alert["severity"], alert["recipient"]) == (
+        "tripwire",
+        "critical",
+        "desk",
+    )
+    assert alert["detail"] == {
+        "event": 1,
+        "application": "identity desk",
+        "decoys": ["anna/1", "bob/2"],
+        "decoys_of": ["anna", "bob"],
+        "kinds": ["nir", "rpps"],
+    }
+    assert sentence(alert) == (
+        "desk was given the identity of a patient who does not exist, decoy anna/1, bob/2"
+        " (by nir, rpps)."
+    )
+    assert "cs4=anna/1, bob/2 cs4Label=Decoys cs5=identity desk" in cef(alert, "1")
+
+
+def test_what_cannot_be_kept_is_not_told_and_comes_again(
+    cluster: Any, dpi_with_book: PsycopgSession, desk: psycopg.Connection[Any]
+) -> None:
+    desk.execute(CHECK.encode())
+    first: list[Any] = []
+    again: list[Any] = []
+
+    def full(alerts: Any) -> None:
+        first.extend(alerts)
+        raise EnvironmentProblem("the disk is full")
+
+    dbname = dpi_with_book.connection.info.dbname
+    with (
+        connect(cluster.dsn(dbname, "gate")) as one,
+        connect(cluster.dsn(dbname, "gate")) as other,
+    ):
+        with pytest.raises(EnvironmentProblem):
+            relay(one, full)
+
+        def meanwhile(alerts: Any) -> None:
+            again.extend(alerts)
+            assert relay(other, first.extend) == 0, "what another relay holds is not given twice"
+
+        assert relay(one, meanwhile) == 1
+    assert first == again
+
+
+def test_an_event_outlasts_a_kill_and_a_receiver_that_is_down(
+    cluster: Any, dpi_with_book: PsycopgSession, desk: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    desk.execute(CHECK.encode())
+    dsn = cluster.dsn(dpi_with_book.connection.info.dbname, "gate")
+    killed = (
+        "import os, signal, sys; from pathlib import Path; from pgbalise.alerts import AlertDesk;"
+        "from pgbalise.session import connect; from pgbalise.tripwires import relay;"
+        "desk = AlertDesk(Path(sys.argv[2]), []);"
+        "end = lambda alerts: (desk.submit(alerts), os.kill(os.getpid(), signal.SIGKILL));\n"
+        "with connect(sys.argv[1]) as session: relay(session, end)"
+    )
+    folder = tmp_path / "alerts"
+    done = subprocess.run([sys.executable, "-c", killed, dsn, str(folder)])
+    assert done.returncode == -9
+    hook = Hook()
+    config = tmp_path / "alerts.toml"
+    config.write_text(f'[[alerts.webhook]]\nurl = "http://127.0.0.1:{hook.server_port}/"\n')
+    command = ("alert", "relay", "--config", config, "--folder", folder, "--dsn", dsn, "--once")
+    with serving(hook):
+        hook.status = 503
+        assert pgbalise(*command).returncode == 1
+        desk.execute(f"SELECT balise.check('{JEAN[Role.RPPS]}')".encode())
+        hook.status, hook.heard = 204, []
+        told = pgbalise(*command, "--json")
+        assert json.loads(told.stdout) == {"taken": 1, "waiting": 0, "problems": {}}
+        assert pgbalise(*command).returncode == 0
+        decoys = [json.loads(body)["detail"]["decoys"] for _, _, body in hook.heard]
+        assert decoys == [["anna/1"], ["bob/2"]]
+
+
+def test_a_relay_runs_until_it_is_told_to_stop(
+    cluster: Any, dpi_with_book: PsycopgSession, desk: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    dsn = cluster.dsn(dpi_with_book.connection.info.dbname, "gate")
+    hook = Hook()
+    config = tmp_path / "alerts.toml"
+    config.write_text(f'[[alerts.webhook]]\nurl = "http://127.0.0.1:{hook.server_port}/"\n')
+    command = ["alert", "relay", "--config", config, "--folder", tmp_path / "alerts", "--dsn", dsn]
+    with (
+        serving(hook),
+        subprocess.Popen([sys.executable, "-m", "pgbalise", *map(str, command)]) as process,
+    ):
+        try:
+            desk.execute(CHECK.encode())
+            wait_until(lambda: hook.heard)
+            dpi_with_book.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gate'"
+            )
+            desk.execute(f"SELECT balise.check('{JEAN[Role.RPPS]}')".encode())
+            wait_until(lambda: len(hook.heard) == 2)
+        finally:
+            process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_relay_that_would_tell_nobody_is_refused(tmp_path: Path) -> None:
+    config = tmp_path / "alerts.toml"
+    config.write_text("[alerts]\n")
+    done = pgbalise("alert", "relay", "--config", config, "--folder", tmp_path / "a", "--once")
+    assert done.returncode == 2
+    assert "names neither a sink nor a registry" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+def pgbalise(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pgbalise", *map(str, words)]
+    environment = {**os.environ, "no_proxy": "*"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)

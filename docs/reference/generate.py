@@ -44,6 +44,7 @@ _ANSWERS = {
     "exchange check": "0 somebody's decoy, 1 nobody's, 2 an error",
     "exchange report": "0 somebody was told, 1 nobody, 2 an error",
     "exchange hits": "0 there are some, 1 none, 2 an error",
+    "alert relay": "0 all is told, 1 some alert is still to be told, 2 an error",
     "proxy": "0 stopped in order, 1 a process could not start, 2 an error",
 }
 _EXIT = "0 done, 2 an error"
@@ -57,8 +58,9 @@ _SQL = """\
 The extension owns schema `balise`. Nothing in it is granted to PUBLIC. Members of `balise_admin`
 and `balise_auditor` use it, and superusers ([roles](roles.md)); role `balise_owner` owns the marked
 views and may read the secrets that they need; each recipient may execute `balise.refuse()` and
-nothing else in it. `key_file` names a file on the database server's machine, of mode 0600, that the
-server's own user can read; `balise.trace` takes several, joined by colons.
+nothing else in it; members of `balise_tripwire` may execute `balise.check()`. `key_file` names a
+file on the database server's machine, of mode 0600, that the server's own user can read;
+`balise.trace` takes several, joined by colons.
 
 Installed as plain SQL (`pgbalise init --sql-only`), schema `balise` has the same tables, and none
 of the functions that are written in plpython3u."""

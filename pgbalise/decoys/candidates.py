@@ -82,8 +82,9 @@ MONTHS: Final = frozenset(
 class Candidates:
     """What a text may hold of an identity.
 
-    ``texts`` are canonical texts of all kinds but person; ``born`` dates as YYYY-MM-DD (all readings
-    of one that can be read in several ways); ``words`` all words, in order, as ``fold`` gives them.
+    ``texts`` are canonical texts of all kinds but person; ``born`` dates as YYYY-MM-DD (all
+    readings of one that can be read in several ways); ``words`` all words, in order, as ``fold``
+    gives them.
     """
 
     texts: frozenset[str]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pgbalise.alerts import AlertDesk, senders
-from pgbalise.errors import DatabaseProblem
+from pgbalise.errors import DatabaseProblem, PgbaliseError
 from pgbalise.lookout import STATE, Lookout, past_from_ledger
 from pgbalise.proxy.courier import Courier
 from pgbalise.proxy.metrics import Name as Count
 from pgbalise.registry.store import open_registry
 from pgbalise.sinks import parse_sinks
+from pgbalise.tripwires import follow
 from pgbalise.watch import Limits, Past, parse_limits, sentence
 
 if TYPE_CHECKING:
@@ -79,7 +81,16 @@ def tasks(context: WorkerContext) -> Sequence[Callable[[threading.Event], None]]
             counters.set(Count.OLDEST_UNDELIVERED_SECONDS, age)
             counters.set(Count.ALERTS_WAITING, desk.waiting())
 
-    return (deliver, desk.run, figures)
+    def follow_tripwires(database: str, stop: threading.Event) -> None:
+        told = _LoggedDesk(desk, context)
+
+        def complain(problem: PgbaliseError) -> None:
+            context.log.failure("tripwires not read", problem, database=database)
+
+        follow(config.own_dsn(database), told.submit, complain, stop)
+
+    relays = [partial(follow_tripwires, database) for database in config.tripwires.databases]
+    return (deliver, desk.run, figures, *relays)
 
 
 def check_watch(config: Config) -> None:

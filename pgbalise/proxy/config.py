@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, TypeVar
 
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgbalise.errors import InvalidInput
 from pgbalise.session import check_dsn
@@ -176,6 +176,14 @@ class Rewrite:
 
 
 @dataclass(frozen=True, slots=True)
+class Tripwires:
+    """Whose events of balise.check() are told."""
+
+    databases: tuple[str, ...]
+    """Of the server behind the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """What is logged, to standard error."""
 
@@ -208,7 +216,28 @@ class Config:
     """The table [watch], for pgbalise.watch."""
     alerts: Mapping[str, object]
     """The table [alerts], for pgbalise.alerts."""
+    tripwires: Tripwires
     log: Log
+
+    def own_dsn(self, database: str) -> str:
+        """Return how the proxy itself connects to a database, as libpq reads it."""
+        upstream = self.upstream
+        # libpq's word for what the operating system trusts
+        system = "system" if upstream.tls is TlsMode.VERIFY_FULL else None
+        parameters: dict[str, object] = {
+            "host": upstream.host,
+            "port": upstream.port,
+            "user": self.user,
+            "dbname": database,
+            "sslmode": str(upstream.tls),
+            "connect_timeout": upstream.connect_seconds,
+            "passfile": self.passfile,
+            "sslrootcert": upstream.ca or system,
+            "sslcert": upstream.certificate,
+            "sslkey": upstream.key,
+        }
+        given = {name: str(value) for name, value in parameters.items() if value is not None}
+        return make_conninfo("", **given)
 
     def reloaded(self, new: Config) -> Config:
         """Return ``new`` with what takes a restart left as it is here."""
@@ -286,6 +315,7 @@ def parse_config(text: str) -> Config:
     ledger = top.table("ledger")
     rewrite = top.table("rewrite")
     log = top.table("log")
+    tripwires = top.table("tripwires")
     config = Config(
         listen=_listen(top),
         workers=top.integer("workers", 0, 0, 1024),
@@ -321,12 +351,13 @@ def parse_config(text: str) -> Config:
         ),
         watch=top.table("watch").body,
         alerts=top.table("alerts").body,
+        tripwires=Tripwires(tripwires.texts("databases")),
         log=Log(
             level=log.choice("level", LogLevel.INFO),
             format=log.choice("format", LogFormat.JSON),
         ),
     )
-    for table in (top, chosen, limits, ledger, rewrite, log):
+    for table in (top, chosen, limits, ledger, rewrite, log, tripwires):
         table.refuse_unknown()
     if config.authentication.mode is AuthenticationMode.CERTIFICATE and (
         tls is None or tls.client_ca is None or not tls.required

@@ -11,8 +11,6 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from psycopg.conninfo import make_conninfo
-
 from pgbalise.errors import EnvironmentProblem, InvalidInput, PgbaliseError
 from pgbalise.lookout import RefusedRecipients
 from pgbalise.proxy.catalog import Catalog
@@ -165,7 +163,7 @@ class Worker:
         for database, task in self._catalogs.items():
             if task.done() and not task.cancelled() and task.exception() is None:
                 allowed = frozenset(config.rewrite.functions)
-                task.result().configure(self._own_dsn(database), allowed)
+                task.result().configure(self.config.own_dsn(database), allowed)
 
     # clients
 
@@ -287,7 +285,7 @@ class Worker:
 
     async def _read_catalog(self, database: str) -> Catalog:
         catalog = Catalog(
-            self._own_dsn(database), database, frozenset(self.config.rewrite.functions)
+            self.config.own_dsn(database), database, frozenset(self.config.rewrite.functions)
         )
         await self._read_anew(catalog)
         self.spawn(self._refresh(database, catalog))
@@ -348,27 +346,6 @@ class Worker:
             session.outdated = True
             session.drain()
             self.loop.call_later(self.config.limits.drain_seconds, session.dismiss)
-
-    def _own_dsn(self, database: str) -> str:
-        upstream = self.config.upstream
-        parameters: dict[str, object] = {
-            "host": upstream.host,
-            "port": upstream.port,
-            "user": self.config.user,
-            "dbname": database,
-            "sslmode": str(upstream.tls),
-            "connect_timeout": upstream.connect_seconds,
-            "passfile": self.config.passfile,
-            "sslrootcert": upstream.ca or ("system" if self._system_roots else None),
-            "sslcert": upstream.certificate,
-            "sslkey": upstream.key,
-        }
-        given = {name: str(value) for name, value in parameters.items() if value is not None}
-        return make_conninfo("", **given)
-
-    @property
-    def _system_roots(self) -> bool:
-        return self.config.upstream.tls is TlsMode.VERIFY_FULL
 
     async def verifier(self, database: str, role: str) -> Verifier:
         """Return what the server stores of a role's password, or what looks like it."""

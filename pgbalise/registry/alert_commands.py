@@ -1,12 +1,15 @@
 """``pgbalise alert``: what was raised, and whether it reaches those who must know.
 
-Exit status: 0 done, 1 a sink did not take the test, 2 an error.
+Exit status: 0 done, 1 a sink did not take the test or is still to be told, 2 an error.
 """
 
 from __future__ import annotations
 
 import json
+import signal
+import threading
 import tomllib
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pgbalise.command import Registry
+from pgbalise.command import Dsn, Registry
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.registry.commands import moment
 
@@ -65,6 +68,22 @@ def alert_list(
         typer.echo("no alerts")
 
 
+def _alerts_of(config: Path) -> tuple[dict[str, Any], str | None]:
+    """Return the table [alerts] and the registry of a configuration; raise InvalidInput."""
+    try:
+        document = tomllib.loads(config.read_text("utf-8"))
+    except OSError as problem:
+        raise InvalidInput(f"{config}: cannot be read: {problem.strerror}") from None
+    except ValueError:
+        raise InvalidInput(f"{config}: this is not TOML") from None
+    table, registry = document.get("alerts", {}), document.get("registry")
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{config}: alerts must be a table")
+    if registry is not None and not isinstance(registry, str):
+        raise InvalidInput(f"{config}: registry must be a text")
+    return table, registry or None
+
+
 def _told(alert: dict[str, Any]) -> dict[str, Any]:
     from pgbalise.watch import sentence
 
@@ -102,18 +121,10 @@ def alert_test(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Send a test alert to every webhook and syslog server. It is not recorded."""
+    """Send a test alert to every sink of the configuration. It is not recorded."""
     from pgbalise.alerts import parse_sinks, senders, trial_alert
 
-    try:
-        document = tomllib.loads(config.read_text("utf-8"))
-    except OSError as problem:
-        raise InvalidInput(f"{config}: cannot be read: {problem.strerror}") from None
-    except ValueError:
-        raise InvalidInput(f"{config}: this is not TOML") from None
-    table = document.get("alerts", {})
-    if not isinstance(table, dict):
-        raise InvalidInput(f"{config}: alerts must be a table")
+    table, _ = _alerts_of(config)
     told: dict[str, str | None] = {}
     alert = trial_alert(datetime.now(UTC))
     for sender in senders(parse_sinks(table)):
@@ -130,3 +141,76 @@ def alert_test(
         if not told:
             typer.echo("the configuration names no sink: alerts go to the registry only")
     raise typer.Exit(1 if any(told.values()) else 0)
+
+
+@alert_app.command("relay")
+def alert_relay(
+    config: Annotated[
+        Path,
+        typer.Option(
+            "--config",
+            help="Whom to tell: the proxy's configuration, or one with only [alerts] and registry.",
+            show_default=False,
+        ),
+    ],
+    folder: Annotated[
+        Path,
+        typer.Option(
+            "--folder",
+            help="Where alerts wait that are not told yet; this command's own, mode 0700.",
+            show_default=False,
+        ),
+    ],
+    dsn: Dsn = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="Tell what there is, and end: for cron.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object at the end.")
+    ] = False,
+) -> None:
+    """Tell of the events of balise.check(), until SIGTERM. A proxy with [tripwires] does it too."""
+    from pgbalise.alerts import AlertDesk, parse_sinks, senders
+    from pgbalise.session import check_dsn, connect
+    from pgbalise.tripwires import follow, relay
+
+    table, registry = _alerts_of(config)
+    sinks = senders(parse_sinks(table))
+    if not sinks and registry is None:
+        raise InvalidInput(
+            f"{config}: names neither a sink nor a registry", hint="write [[alerts.webhook]]"
+        )
+    check_dsn(dsn)
+    desk = AlertDesk(folder, sinks, registry)
+    taken = 0
+
+    def submit(alerts: Iterable[Mapping[str, Any]]) -> None:
+        nonlocal taken
+        alerts = list(alerts)
+        desk.submit(alerts)
+        taken += len(alerts)
+
+    if once:
+        with connect(dsn) as session:
+            while relay(session, submit):
+                pass
+        desk.deliver(0.0)
+    else:
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        telling = threading.Thread(target=desk.run, args=(stop,))
+        telling.start()
+        try:
+            follow(dsn, submit, lambda problem: typer.echo(str(problem), err=True), stop)
+        finally:
+            stop.set()
+            telling.join()
+    waiting = desk.waiting()
+    if as_json:
+        _print_json({"taken": taken, "waiting": waiting, "problems": desk.problems})
+    elif once:
+        for name, why in desk.problems.items():
+            typer.echo(f"{name}: {why}", err=True)
+        typer.echo(f"{taken} taken, {waiting} still to be told")
+    raise typer.Exit(1 if waiting else 0)
