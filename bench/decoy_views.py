@@ -70,8 +70,8 @@ STATEMENTS = {
     "a patient's results": ("SELECT * FROM marked.lab_result WHERE patient_id = %(n)s", 1500),
     "a patient with results": (
         (
-            "SELECT p.*, l.* FROM marked.patient AS p JOIN marked.lab_result AS l USING (patient_id)"
-            " WHERE p.patient_id = %(n)s"
+            "SELECT p.*, l.* FROM marked.patient AS p"
+            " JOIN marked.lab_result AS l USING (patient_id) WHERE p.patient_id = %(n)s"
         ),
         1000,
     ),
@@ -84,8 +84,8 @@ STATEMENTS = {
     ),
     "all patients with all results": (
         (
-            "SELECT count(*) FROM marked.patient AS p JOIN marked.lab_result AS l USING (patient_id)"
-            " WHERE p.sex = 'F'"
+            "SELECT count(*) FROM marked.patient AS p"
+            " JOIN marked.lab_result AS l USING (patient_id) WHERE p.sex = 'F'"
         ),
         9,
     ),

@@ -20,6 +20,7 @@ from pgbalise.decoys.timeline import Histories
 from pgbalise.decoys.trees import Conditional, learn_category, learn_number
 from pgbalise.decoys.uniforms import uniform_table
 
+_MOST_LEVELS = 100
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -31,7 +32,7 @@ class Attributes:
     Day 0 lies between ``earliest`` and as late as the history's last day allows, ``latest``.
     ``patterns`` bool[p, columns] says which columns are known together. ``parts`` are drawn in that
     order: the place of the column and its distribution; ``rules`` compute the rest, those that
-    leave a residual given the first ``base`` features.
+    leave a residual given the first ``base`` features and the ``levels`` of their sources.
     """
 
     sample: Sample
@@ -44,6 +45,7 @@ class Attributes:
     parts: tuple[tuple[int, Conditional], ...]
     rules: tuple[Rule, ...]
     residuals: tuple[Conditional | None, ...]
+    levels: dict[str, Floats]
     base: int
 
     def draw(
@@ -129,14 +131,14 @@ class Attributes:
         if isinstance(rule, Product):
             assert residual is not None
             sources = {name: as_floats(rows[names.index(name)]) for name in rule.sources}
-            expected = rule.expected(sources)
-            rest = residual.draw(features, chance[:, 2 + place])
-            target = look_at(
-                self.sample.columns[place].values[self.sample.columns[place].valid].astype(float),
-                np.flatnonzero(self.sample.columns[place].valid),
-            )
-            given = target.written(np.exp(np.nan_to_num(expected) + rest))
-            plain = np.where(np.isnan(expected), plain, given)
+            asked = _with_level(features, rule, self.levels, sources)
+            rest = residual.draw(asked, chance[:, 2 + place])
+            known_values = self.sample.columns[place]
+            rows_known = np.flatnonzero(known_values.valid)
+            look = look_at(known_values.values[rows_known].astype(np.float64), rows_known)
+            completed = rule.completed(sources, rest)
+            given = look.written(np.nan_to_num(completed))
+            plain = np.where(np.isnan(completed), plain, given)
         else:
             since, until = (rows[names.index(name)] for name in (rule.since, rule.until))
             first, second = (microseconds(column) // DAY for column in (since, until))
@@ -215,15 +217,22 @@ def learn_attributes(
     categorical = [place for place in categorical if place < base]
     features = features[:, :base]
     residuals: list[Conditional | None] = []
+    levels: dict[str, Floats] = {}
     for rule in rules:
         if not isinstance(rule, Product):
             residuals.append(None)
             continue
         values = {name: as_floats(sample.column(name)) for name in (*rule.sources, rule.target)}
-        rest = np.log(np.maximum(values[rule.target], 1e-300)) - rule.expected(values)
+        rest = rule.rest(values)
         rows = np.flatnonzero(~np.isnan(rest))
         look = look_at(rest[rows], owner[rows])
-        residuals.append(learn_number(features[rows], rest[rows], look, tuple(categorical)))
+        for name in rule.sources:
+            distinct = np.unique(values[name][rows])
+            if len(distinct) <= _MOST_LEVELS:
+                levels[name] = distinct
+        asked = _with_level(features, rule, levels, values)
+        places = (*categorical, *range(features.shape[1], asked.shape[1]))
+        residuals.append(learn_number(asked[rows], rest[rows], look, places))
     return Attributes(
         sample,
         layout,
@@ -235,6 +244,7 @@ def learn_attributes(
         tuple(parts),
         rules,
         tuple(residuals),
+        levels,
         base,
     )
 
@@ -254,6 +264,18 @@ def targets(column: Column, layout: Layout, place: int, zero: Ints) -> Floats:
 def as_floats(column: Column) -> Floats:
     """Return the values, NaN for NULL, float64[n]."""
     return np.where(column.valid, column.values.astype(np.float64), np.nan)
+
+
+def _with_level(
+    features: Floats, rule: Product, levels: dict[str, Floats], values: dict[str, Floats]
+) -> Floats:
+    """Return features with the sources of few values as categories: each is rounded its own way."""
+    columns = [features]
+    for name in rule.sources:
+        if name in levels:
+            level = np.searchsorted(levels[name], values[name]).clip(max=len(levels[name]) - 1)
+            columns.append(np.where(np.isnan(values[name]), -np.inf, level)[:, None])
+    return np.concatenate(columns, axis=1)
 
 
 def _room(histories: Histories, earliest: float, latest: float) -> Floats:

@@ -6,7 +6,7 @@ Found from the values, never from names, so that a decoy's columns agree as the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 
 import numpy as np
@@ -17,6 +17,10 @@ Ints = NDArray[np.int64]
 
 _EXACT = 0.995
 _LEAST = 20
+_ROUNDED = 9
+_HALF = 0.6
+"""Rounding takes half a unit; what was computed from rounded numbers itself, a little more."""
+_MOST = 0.97
 _CLOSE = 0.05
 """A product leaves at most this share of the standard deviation of the logarithm."""
 
@@ -41,12 +45,17 @@ class Days:
 
 @dataclass(frozen=True)
 class Product:
-    """``target`` is about exp(``constant``) times the ``sources`` to the power of ``exponents``."""
+    """``target`` is about exp(``constant``) times the ``sources`` to the power of ``exponents``.
+
+    ``hidden`` is the source that the target was computed from before it was rounded, if that
+    explains the rest: what remains is then what was rounded off.
+    """
 
     target: str
     sources: tuple[str, ...]
     exponents: tuple[int, ...]
     constant: float
+    hidden: int | None = None
 
     def expected(self, values: Mapping[str, Floats]) -> Floats:
         """Return the logarithm of what the sources give, float64[n]; NaN where one is unknown."""
@@ -54,6 +63,27 @@ class Product:
         for source, exponent in zip(self.sources, self.exponents, strict=True):
             known = values[source]
             total += exponent * np.log(np.where(known > 0, known, np.nan))
+        return total
+
+    def rest(self, values: Mapping[str, Floats]) -> Floats:
+        """Return what the rule leaves unexplained of the target, float64[n], NaN for unknown."""
+        target = np.where(values[self.target] > 0, values[self.target], np.nan)
+        ratio = np.log(target) - self.expected(values)
+        if self.hidden is None:
+            return ratio
+        source = values[self.sources[self.hidden]]
+        return np.round(source * np.expm1(ratio / self.exponents[self.hidden]), _ROUNDED)
+
+    def completed(self, values: Mapping[str, Floats], rest: Floats) -> Floats:
+        """Return the target, float64[n], NaN for unknown, given the sources and ``rest``."""
+        if self.hidden is None:
+            return np.exp(self.expected(values) + rest)
+        values = dict(values)
+        name = self.sources[self.hidden]
+        values[name] = np.round(values[name] + rest, _ROUNDED)
+        total = np.full(len(rest), np.exp(self.constant))
+        for source, exponent in zip(self.sources, self.exponents, strict=True):
+            total = total * values[source] ** exponent
         return total
 
 
@@ -139,5 +169,21 @@ def _product(name: str, numbers: Mapping[str, Floats], others: list[str]) -> Pro
             constant = float(np.median(rest))
             if float((rest - constant).std()) < _CLOSE * spread:
                 exponents = tuple(int(power) for power in powers)
-                return Product(name, chosen, exponents, constant)
+                # a factor of a change of units is a round number
+                constant = float(np.log(float(f"{np.exp(constant):.4g}")))
+                return _unrounded(Product(name, chosen, exponents, constant), numbers)
     return None
+
+
+def _unrounded(product: Product, numbers: Mapping[str, Floats]) -> Product:
+    for hidden, name in enumerate(product.sources):
+        candidate = replace(product, hidden=hidden)
+        rest = candidate.rest(numbers)
+        known = ~np.isnan(rest)
+        source = numbers[name][known]
+        decimals = next((d for d in range(6) if (np.round(source, d) == source).all()), None)
+        if decimals is None:
+            continue
+        if (np.abs(rest[known]) <= _HALF / 10.0**decimals).mean() >= _MOST:
+            return candidate
+    return product

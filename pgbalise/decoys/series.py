@@ -113,7 +113,8 @@ class Series:
     """How one kind's values in one column are drawn.
 
     ``copied`` is the kind whose value at the same time is repeated. ``null`` says which are NULL,
-    ``again`` which repeat the one before; ``lagged`` whether the value depends on those before.
+    ``again`` which repeat the one before; ``lagged`` whether the value depends on those before,
+    ``first`` is the distribution of an entity's first.
     """
 
     kind: int
@@ -122,6 +123,7 @@ class Series:
     null: Conditional | None
     again: Conditional | None
     value: Conditional | None
+    first: Conditional | None
     lagged: bool
 
     def draw(self, rows: Floats, first: Bools, chance: Floats) -> Floats:
@@ -156,7 +158,8 @@ class Series:
                 features[:, -1] = np.where(
                     have[before] > 0, total[before] / np.maximum(have[before], 1), -np.inf
                 )
-            values = self.value.draw(features, chance[here, 1])
+            model = self.first if step == 0 and self.first is not None else self.value
+            values = model.draw(features, chance[here, 1])
             if step and self.again is not None:
                 repeats = self.again.draw(features, chance[here, 2]) > 0
                 values = np.where(repeats & ~np.isnan(drawn[here - 1]), drawn[here - 1], values)
@@ -230,14 +233,15 @@ def _learn(
         sub = _some(np.arange(len(values)), random)
         null = learn_category(features[sub], (~known[sub]).astype(np.int64))
     if not known.any():
-        return Series(kind, copied, others, None, None, None, lagged=False)
+        return Series(kind, copied, others, None, None, None, None, lagged=False)
     full = np.concatenate([features, lags], axis=1)
     again = None
     if not category:
         look = look_at(values[known], owner[known])
         same = known & (values == lags[:, 0])
         following = known & np.isfinite(lags[:, 0])
-        sub = _some(np.flatnonzero(known), random)
+        later = following if following.sum() > _LEAST_ROWS else known
+        sub = _some(np.flatnonzero(later), random)
         value = learn_number(full[sub], values[sub], look)
         asked = _some(np.flatnonzero(following), random)
         if len(asked) >= _LEAST_ROWS:
@@ -248,7 +252,7 @@ def _learn(
                 excess = (share - chance) / (share * (1 - chance))
                 same &= random.random(len(same)) < excess
                 again = learn_category(full[asked], same[asked].astype(np.int64))
-                other = np.flatnonzero(known & ~same)
+                other = np.flatnonzero(following & ~same)
                 if len(other) >= _LEAST_ROWS:
                     sub = _some(other, random)
                     value = learn_number(full[sub], values[sub], look)
@@ -257,7 +261,12 @@ def _learn(
         value = learn_category(full[sub], values[sub].astype(np.int64))
     width = features.shape[1]
     lagged = again is not None or any(value.tree.uses(width + lag) for lag in range(_LAGS))
-    return Series(kind, copied, others, null, again, value, lagged)
+    begins = np.flatnonzero(known & ~np.isfinite(lags).any(axis=1))
+    first = None
+    if lagged and not category and len(begins) >= _LEAST_ROWS:
+        look = look_at(values[known], owner[known])
+        first = learn_number(full[begins], values[begins], look)
+    return Series(kind, copied, others, null, again, value, first, lagged)
 
 
 _REPEATS = 0.005

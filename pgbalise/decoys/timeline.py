@@ -24,9 +24,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-_CROSSING = 0.2
+_CROSSING = 0.08
 """How likely a history is to go on as another one after a day."""
-_GAP_WIDTH = 0.06
+_GAP_WIDTH = 0.03
 _LENGTH_WIDTH = 0.01
 _WEEK = 7
 _UNEVEN = 0.7

@@ -16,7 +16,8 @@ from pgbalise.decoys.number_looks import Look
 
 MIN_LEAF = 20
 """Rows that a leaf has at least; nothing is drawn from fewer."""
-_BINS = 64
+_BINS = 128
+_HEAP = 0.03
 _DEPTH = 24
 # A split of rows that have nothing to do with the target explains more than so many times the
 # variance of a row once in a few hundred nodes: the largest of some hundred chi-squares.
@@ -232,8 +233,16 @@ def learn_number(
     order = np.argsort(values, kind="stable")
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = (np.cumsum(counts) - counts / 2)[inverse] / max(len(order), 1) - 0.5
-    targets = np.stack([middle, 2.0 * (middle**2 - 1 / 12)], axis=1)
+    heaps = [values == value for value in _heaps(values)]
+    targets = np.stack([middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1)
     return _learn(features, values, look.is_common(values), targets, look, categorical, min_leaf)
+
+
+def _heaps(values: Floats) -> Floats:
+    """Return the few values that stand out, such as the 0 of a column that is mostly 0."""
+    distinct, counts = np.unique(values, return_counts=True)
+    most = np.argsort(-counts)[:4]
+    return distinct[most][(counts[most] > _HEAP * len(values)) & (len(distinct) > 2)]
 
 
 def _learn(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 from datetime import UTC, datetime
+from email.message import EmailMessage
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +23,12 @@ from pgbalise.errors import EnvironmentProblem, InvalidInput
 from pgbalise.extract import write_extract
 from pgbalise.install import install
 from pgbalise.investigate import Question, investigate
+from pgbalise.issuing import issue_decoys
 from pgbalise.keyfile import generate_key
 from pgbalise.leaks import open_leak
 from pgbalise.marking.policy import RecipientClass, load_document
+from pgbalise.scan.book import Book
+from pgbalise.scan.scanning import scan
 from pgbalise.session import connect
 
 if TYPE_CHECKING:
@@ -41,6 +46,11 @@ _PURPOSES = (
 _QUERY = (
     "SELECT result_id, patient_id, test, value, taken_at, recorded_at FROM marked.lab_result"
     " ORDER BY result_id"
+)
+
+_PATIENTS = (
+    "SELECT family_name, given_name, birth_date FROM marked.patient"
+    " ORDER BY family_name, given_name"
 )
 
 ALPHA = 1e-6
@@ -115,7 +125,7 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
     names = recipient_names(count)
     chance = random.Random(seed)  # noqa: S311 - a story, not a secret
     chosen = chance.sample(names, 3)
-    thief = chosen[0]
+    thief, gossip = chosen[:2]
 
     with (
         Progress(
@@ -155,25 +165,30 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
                 enrol(session, names, RecipientClass.SECONDARY, key)
             progress.advance(task, count)
 
-        task = step("5 three of them take an extract of lab_result", 3)
+            task = step("5 five patients who do not exist, for each of them")
+            with session.connection.transaction():
+                decoys = issue_decoys(session, key, None, None, datetime.now(UTC)).decoys
+            progress.advance(task)
+
+        task = step("6 three of them take an extract of lab_result", 3)
         for name in chosen:
             with connect(cluster.dsn(user=name)) as session:
                 write_extract(session, _QUERY, directory / f"extract-{name}.csv")
             progress.advance(task)
 
-        task = step("6 one copy leaks, damaged, its key gone")
+        task = step("7 one copy leaks, damaged, its key gone")
         stolen = _text(directory / f"extract-{thief}.csv")
         leak = directory / "leak.csv.gz"
         _write(damage(stolen, seed), leak)
         progress.advance(task)
 
-        task = step("7 whose copy is it?")
+        task = step("8 whose copy is it?")
         report = investigate(
             [leak], Question(owner, [key]), alpha=ALPHA, created_at=datetime.now(UTC)
         )
         progress.advance(task)
 
-        task = step("8 and a copy of the stored rows, that no recipient had?")
+        task = step("9 and a copy of the stored rows, that no recipient had?")
         raw = directory / "unmarked.csv"
         with connect(owner) as session:
             write_extract(session, _QUERY.replace("marked.", "dpi."), raw)
@@ -185,39 +200,77 @@ def tell(directory: Path, count: int, seed: int, out: Console) -> None:
         )
         progress.advance(task)
 
+        task = step("10 another one mails a list of names: are decoys in it?")
+        names_file = directory / "patients.csv"
+        with connect(cluster.dsn(user=gossip)) as session:
+            write_extract(session, _PATIENTS, names_file)
+        mail = directory / "mail.eml"
+        mail.write_bytes(_mailed(names_file))
+        seen = scan(Book(decoys), [str(mail)], BytesIO())
+        progress.advance(task)
+
+        task = step("11 whose list is it, without any mark?")
+        listed = investigate(
+            [names_file], Question(owner, [key]), alpha=ALPHA, created_at=datetime.now(UTC)
+        )
+        progress.advance(task)
+
         differing = _differences(directory, chosen)
 
     (directory / "verdict.json").write_text(json.dumps(report.verdict.as_dict(), indent=1) + "\n")
     (directory / "report.html").write_text(html(report), "utf-8")
     (directory / "rapport.html").write_text(html(report, language="fr"), "utf-8")
     out.print(f"\nviews: {', '.join(views)}", soft_wrap=True)
-    out.print(f"extracts of the same 400,123 rows: {differing}\n")
+    out.print(f"extracts of the same 400,123 results: {differing}\n")
     out.print(verdict_panel(report))
+    met = sorted({hit.decoy for hit in seen.hits if hit.certain})
     right = report.verdict.accused == [thief]
     nobody = not innocent.verdict.accused
+    rang = {name.rpartition("/")[0] for name in met} == {gossip}
+    by_decoys = listed.verdict.accused == [gossip]
     out.print(
         Panel(
             f"The copy was that of [bold]{thief}[/]: {'found' if right else 'NOT FOUND'}.\n"
-            f"Of the unmarked copy it accuses {'nobody' if nobody else 'SOMEONE'}.\n\n"
+            f"Of the unmarked copy it accuses {'nobody' if nobody else 'SOMEONE'}.\n"
+            f"In {mail.name}, a list of names and birth dates, the scan meets decoys"
+            f" {', '.join(met)}.\n"
+            f"The list was that of [bold]{gossip}[/]: {'found' if by_decoys else 'NOT FOUND'}.\n\n"
             f"{leak}\n{directory / 'verdict.json'}\n"
             f"{directory / 'report.html'} (rapport.html in French)",
             title="what really happened",
         )
     )
-    if not (right and nobody):
+    if not (right and nobody and rang and by_decoys):
         raise EnvironmentProblem(
             "the demonstration did not end as it must", hint="please report this"
         )
 
 
+def _mailed(file: Path) -> bytes:
+    """A mail with a file attached."""
+    message = EmailMessage()
+    message["From"], message["To"] = "someone@example.org", "elsewhere@example.com"
+    message["Subject"] = "as agreed"
+    message.set_content("Here is the list.\n")
+    message.add_attachment(
+        file.read_bytes(), maintype="application", subtype="octet-stream", filename=file.name
+    )
+    return bytes(message)
+
+
 def _differences(directory: Path, names: list[str]) -> str:
-    """How many cells two recipients' extracts differ in."""
+    """How many cells of the rows that both were given two recipients' extracts differ in."""
     first, second = (_text(directory / f"extract-{name}.csv") for name in names[:2])
+    both = first.join(second, "result_id", join_type="inner", right_suffix=" of the other")
     parts = []
     for column in ("value", "recorded_at"):
-        differ = pc.sum(pc.not_equal(first.column(column), second.column(column))).as_py()
-        parts.append(f"{differ:,} cells of {column}")
-    return f"{names[0]} and {names[1]} differ in {' and '.join(parts)}"
+        unlike = pc.not_equal(both.column(column), both.column(f"{column} of the other"))
+        parts.append(f"{pc.sum(unlike).as_py():,} cells of {column}")
+    own = first.num_rows - both.num_rows
+    return (
+        f"{names[0]} and {names[1]} differ in {' and '.join(parts)};"
+        f" {own:,} rows of {names[0]} are about patients who do not exist"
+    )
 
 
 def _sql_folder() -> Path:
