@@ -62,9 +62,9 @@ class Numbering:
     first: Ints
     length: Ints
     before: Ints
-    """The time of the real row before the slot."""
+    """The time of the real row before the slot, or when another slot between the same rows ends."""
     after: Ints
-    """The time of the real row after it."""
+    """The time of the real row after it, likewise."""
     place: Floats
     """float64, never falling: where it lies in time or, without an order, its first number."""
     residuals: Floats
@@ -123,7 +123,12 @@ def learn_numbering(
     piece = np.arange(len(of_run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     first = run_first[of_run] + LONGEST_SLOT * piece
     length = np.minimum(LONGEST_SLOT, run_length[of_run] - LONGEST_SLOT * piece)
-    before, after = moment[at][of_run], moment[np.minimum(at + 1, len(keys) - 1)][of_run]
+    grid = _grid(moment[known])
+    begin, end = moment[at][of_run], moment[np.minimum(at + 1, len(keys) - 1)][of_run]
+    # each slot of a run has its part of the time, so that two in it follow each other
+    share = (end - begin) // (grid * pieces[of_run]) * grid
+    before = begin + share * piece
+    after = np.where(piece == pieces[of_run] - 1, end, before + share)
     residuals, place = np.zeros(0), first.astype(np.float64)
     if order is Order.EXACT:
         place = np.maximum.accumulate((before + after) / 2)
@@ -141,7 +146,7 @@ def learn_numbering(
         place,
         residuals,
         _thinned(keys, 100_000) if order is Order.NONE else np.zeros(0, np.int64),
-        _grid(moment[known]),
+        grid,
         int(min(30 * DAY, max(DAY, 8 * spacing))),
         together,
     )
