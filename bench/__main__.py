@@ -36,6 +36,7 @@ MEASURES = (
     "proxy",
     "rewriting",
     "ledger",
+    "scan",
 )
 SOURCED = ("rewriting",)
 QUICK = ("keyless", "robustness")
