@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pgbalise.decoybook import enter
 from pgbalise.decoys.identity import Role
 from pgbalise.decoys.issued import write_decoys
 from pgbalise.install import install
@@ -137,8 +136,15 @@ def test_decoys_come_from_the_database(
     dsn = cluster.dsn(empty_db.info.dbname)
     with connect(dsn) as session:
         install(session)
-        with session.connection.transaction():
-            enter(session, DECOYS, "0" * 64)
+        for decoy in DECOYS:
+            body = decoy.as_dict()
+            session.fetch(
+                "INSERT INTO balise.decoy (role_name, number, mode, identity, spaces, key,"
+                " key_fingerprint) VALUES ($1::name, $2::int, 'safe', $3::jsonb, '{}', '{}', 'x')",
+                decoy.recipient,
+                decoy.number,
+                json.dumps(body["identity"]),
+            )
     (files / "b.txt").write_text(MAIL)
     done = run("--dsn", dsn, files, "--json")
     assert done.returncode == 0, done.stderr
