@@ -37,6 +37,7 @@ MEASURES = (
     "proxy",
     "rewriting",
     "ledger",
+    "scan",
 )
 SOURCED = ("rewriting",)
 QUICK = ("keyless", "robustness")

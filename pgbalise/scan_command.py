@@ -84,7 +84,7 @@ def _print(findings: Findings, show: bool) -> None:
         table = Table("decoy", "kind", "certainty", "file", "line", "offset", box=None)
         table.columns[3].overflow = "fold"
         if show:
-            table.add_column("text")
+            table.add_column("text", overflow="fold")
         for hit in findings.hits:
             where = f"{hit.file}!{hit.member}" if hit.member else hit.file
             cells = [

@@ -104,6 +104,11 @@ class Book:
     def __len__(self) -> int:
         return len(self._words)
 
+    @property
+    def words(self) -> list[bytes]:
+        """The packed words that are looked for."""
+        return [word.text for word in self._words]
+
     def find(self, text: bytes, *, possible: bool = False) -> list[Sighting]:
         """Return the decoys in a text, by place; those that are not certain if ``possible``."""
         packed = _Packed(text)

@@ -1,0 +1,151 @@
+"""pgbalise scan as scripts and people use it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pgbalise.decoys.identity import Role
+from pgbalise.decoys.issued import write_decoys
+from pgbalise.install import install
+from pgbalise.session import connect
+from tests.scan.writing import filler, make_decoys
+
+if TYPE_CHECKING:
+    from pgbalise.demo.cluster import ThrowawayCluster
+    from tests.conftest import Connection
+
+DECOYS = make_decoys(10)
+MAIL = DECOYS[7].identity[Role.MAIL]
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    path = tmp_path / "decoys.jsonl"
+    path.write_text(write_decoys(DECOYS), "utf-8")
+    return path
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "a.csv").write_text(filler(100, 1))
+    return folder
+
+
+def run(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pgbalise", "scan", *map(str, arguments)]
+    return subprocess.run(command, input=given, capture_output=True, check=False)
+
+
+def test_nothing_found_is_status_1(book: Path, files: Path) -> None:
+    done = run("--decoys", book, files, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {
+        "files": 1,
+        "bytes": (files / "a.csv").stat().st_size,
+        "found": 0,
+        "hits": [],
+        "unreadable": [],
+    }
+
+
+def test_found_is_status_0_and_tells_where_but_not_what(book: Path, files: Path) -> None:
+    with zipfile.ZipFile(files / "b.zip", "w") as archive:
+        archive.writestr("in/c.gz", gzip.compress(f"a\nb;{MAIL}\n".encode()))
+    done = run("--decoys", book, files, "--json")
+    assert done.returncode == 0
+    assert MAIL.encode() not in done.stdout
+    (hit,) = json.loads(done.stdout)["hits"]
+    assert hit == {
+        "file": str(files / "b.zip"),
+        "member": "in/c.gz",
+        "offset": 4,
+        "line": 2,
+        "decoy": "role_1/3",
+        "kind": "mail",
+        "certainty": "certain",
+    }
+    shown = run("--decoys", book, files, "--show")
+    assert b"patient.7" in shown.stdout
+
+
+def test_standard_input_is_searched_plain_and_packed(book: Path) -> None:
+    text = f"x {MAIL}\n".encode()
+    for given in (text, gzip.compress(text)):
+        done = run("--decoys", book, "-", "--json", given=given)
+        assert done.returncode == 0
+        assert [hit["offset"] for hit in json.loads(done.stdout)["hits"]] == [2]
+
+
+def test_what_cannot_be_read_is_listed_and_does_not_stop_the_scan(book: Path, files: Path) -> None:
+    (files / "b.gz").write_bytes(gzip.compress(b"x" * 100_000)[:-40])
+    done = run("--decoys", book, files, "--json")
+    assert done.returncode == 2
+    assert [u["file"] for u in json.loads(done.stdout)["unreadable"]] == [str(files / "b.gz")]
+    (files / "c.txt").write_text(MAIL)
+    assert run("--decoys", book, files).returncode == 0
+
+
+def test_a_bomb_is_listed_as_unread(book: Path, files: Path) -> None:
+    layer = gzip.compress(bytes(200_000_000), 9)
+    (files / "bomb.gz").write_bytes(gzip.compress(layer, 9))
+    done = run("--decoys", book, files, "--json")
+    assert done.returncode == 2
+    (unread,) = json.loads(done.stdout)["unreadable"]
+    assert unread["file"].endswith("bomb.gz")
+
+
+def test_links_and_pipes_in_a_folder_are_left_alone(book: Path, files: Path) -> None:
+    outside = files.parent / "outside.txt"
+    outside.write_text(MAIL)
+    (files / "link").symlink_to(outside)
+    (files / "round").symlink_to(files)
+    os.mkfifo(files / "pipe")
+    done = run("--decoys", book, files, "--json")
+    assert (done.returncode, json.loads(done.stdout)["files"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--decoys", "nowhere"], [], ["--decoys", "nowhere", "--dsn", "host=nowhere"]]
+)
+def test_without_one_list_of_decoys_nothing_is_searched(files: Path, wrong: list[str]) -> None:
+    done = run(*wrong, files)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_path_that_is_not_there_is_an_error(book: Path, files: Path) -> None:
+    done = run("--decoys", book, files, files / "missing")
+    assert done.returncode == 2
+    assert not done.stdout
+
+
+def test_decoys_come_from_the_database(
+    cluster: ThrowawayCluster, empty_db: Connection, files: Path
+) -> None:
+    dsn = cluster.dsn(empty_db.info.dbname)
+    with connect(dsn) as session:
+        install(session)
+        for decoy in DECOYS:
+            body = decoy.as_dict()
+            session.fetch(
+                "INSERT INTO balise.decoy (role_name, number, mode, identity, spaces, key,"
+                " key_fingerprint) VALUES ($1::name, $2::int, 'safe', $3::jsonb, '{}', '{}', 'x')",
+                decoy.recipient,
+                decoy.number,
+                json.dumps(body["identity"]),
+            )
+    (files / "b.txt").write_text(MAIL)
+    done = run("--dsn", dsn, files, "--json")
+    assert done.returncode == 0, done.stderr
+    assert [hit["decoy"] for hit in json.loads(done.stdout)["hits"]] == ["role_1/3"]
