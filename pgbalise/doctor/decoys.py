@@ -24,11 +24,12 @@ SELECT format('%I.%I', r.schema_name, r.relation_name), s.oid::text, d.relname::
                        WITH ORDINALITY AS k(attnum, place)
           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = d.oid AND a.attnum = k.attnum
          WHERE u.indrelid = d.oid AND u.indisunique AND u.indisvalid),
-       has_table_privilege(s.oid, 'SELECT') AND has_table_privilege(d.oid, 'SELECT')
+       has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(d.relnamespace, 'USAGE')
+           AND has_table_privilege(s.oid, 'SELECT') AND has_table_privilege(d.oid, 'SELECT')
            AND NOT row_security_active(d.oid)
   FROM balise.relation AS r
-  JOIN pg_catalog.pg_class AS s
-    ON s.oid = to_regclass(format('%I.%I', r.schema_name, r.relation_name))
+  JOIN pg_catalog.pg_namespace AS n ON n.nspname = r.schema_name
+  JOIN pg_catalog.pg_class AS s ON s.relnamespace = n.oid AND s.relname = r.relation_name
   JOIN pg_catalog.pg_class AS d
     ON d.relnamespace = to_regnamespace($1::text) AND d.relkind = 'r'
    AND obj_description(d.oid, 'pg_class')
