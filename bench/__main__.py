@@ -37,9 +37,10 @@ MEASURES = (
     "proxy",
     "rewriting",
     "ledger",
+    "issuing",
 )
 SOURCED = ("rewriting",)
-QUICK = ("keyless", "robustness")
+QUICK = ("keyless", "robustness", "issuing")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 
