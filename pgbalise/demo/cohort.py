@@ -339,8 +339,6 @@ def _build_results(
     sizes = np.bincount(sample_of)
     some = random.choice(len(order), size=int(_CANCELLED * len(sizes)))
     cancelled = day[order[some]].astype(np.int64) * 24 * 60 + _draw_minutes(random, len(some))
-    # a minute's own orders stay whole
-    cancelled = cancelled[~np.isin(cancelled, moments)]
     # An interface engine stores a result some minutes to hours later, to the microsecond.
     delay = (random.gamma(2.0, 40 * 60.0, size=len(order)) * 1e6).astype("timedelta64[us]")
     stored = day[order].astype("datetime64[us]") + minute[order].astype("timedelta64[m]") + delay
@@ -388,9 +386,8 @@ def _skip_numbers(
     ``moments`` are the rows' times, rising, and ``cancelled`` those of orders that were cancelled
     after they took numbers, as many as one of ``sizes``.
     """
-    low = np.searchsorted(moments, cancelled)
-    high = np.searchsorted(moments, cancelled, side="right")
-    at = low + (random.random(len(cancelled)) * (high - low + 1)).astype(np.int64)
+    # before those of the same time, so that no order is split
+    at = np.searchsorted(moments, cancelled)
     step = np.ones(len(moments) + 1, np.int64)
     np.add.at(step, at, random.choice(sizes, size=len(cancelled)))
     return np.cumsum(step[:-1])
