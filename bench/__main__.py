@@ -36,6 +36,7 @@ MEASURES = (
     "proxy",
     "rewriting",
     "ledger",
+    "decoys",
 )
 SOURCED = ("rewriting",)
 QUICK = ("keyless", "robustness")

@@ -132,9 +132,9 @@ def row_features(sample: Sample) -> Named:
             features[f"{name} weekday"] = day % 7
             months = np.nan_to_num(day).astype(np.int64).astype("datetime64[D]")
             features[f"{name} month"] = months.astype("datetime64[M]").astype(np.int64) % 12
-            features[f"{name} day of month"] = (
-                months - months.astype("datetime64[M]")
-            ).astype(np.float64)
+            features[f"{name} day of month"] = (months - months.astype("datetime64[M]")).astype(
+                np.float64
+            )
             features[f"{name} clock"] = micro % DAY
             features[f"{name} second"] = (micro % 60_000_000) / 1e6
             features[f"{name} last digits"] = micro % 1000
@@ -275,7 +275,9 @@ def _add_coincidences(
         for other, other_owner, other_day in days:
             if name < other:
                 mine = np.unique(np.stack([owner, day], axis=1), axis=0)
-                shared = {tuple(pair) for pair in np.stack([other_owner, other_day], axis=1).tolist()}
+                shared = {
+                    tuple(pair) for pair in np.stack([other_owner, other_day], axis=1).tolist()
+                }
                 same = np.array([tuple(pair) in shared for pair in mine.tolist()])
                 features[f"{name} days with {other}"] = _mean(mine[:, 0], same * 1.0, count)
 
@@ -286,7 +288,7 @@ def _add_products(features: Named) -> None:
     for name in means:
         for other in ("age", "bmi", "weight_kg"):
             features[f"{name} by {other}"] = features[name] * features[other]
-            features[f"{name} over {other}"] = features[name] / features[other]
+            features[f"{name} over {other}"] = features[name] / np.maximum(features[other], 1)
     for place, name in enumerate(means):
         for other in means[place + 1 :]:
             features[f"{name} less {other}"] = features[name] - features[other]
@@ -316,7 +318,9 @@ def _slope(who: Ints, at: Floats, values: Floats, count: int) -> Floats:
     mean_at, mean = _mean(who, at, count), _mean(who, values, count)
     away = at - mean_at[who]
     square = _mean(who, away**2, count)
-    return np.where(square > 0, _mean(who, away * (values - mean[who]), count) / square, np.nan)
+    known = square > 0
+    product = _mean(who, away * (values - mean[who]), count)
+    return np.where(known, product / np.where(known, square, 1), np.nan)
 
 
 def _decimals(values: Floats) -> Floats:
@@ -348,7 +352,9 @@ def auc(real: Named, drawn: Named, splits: int = SPLITS) -> tuple[float, float]:
         )
         model.fit(rows[train], label[train])
         found.append(roc_auc_score(label[test], model.predict_proba(rows[test])[:, 1]))
-    return float(np.mean(found)), float(np.std(found, ddof=1) / np.sqrt(splits)) if splits > 1 else 0.0
+    return float(np.mean(found)), float(
+        np.std(found, ddof=1) / np.sqrt(splits)
+    ) if splits > 1 else 0.0
 
 
 def _matrix(features: Named, names: Sequence[str]) -> Floats:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pgbalise.decoys.columns import Column, ColumnKind, Sample
 from pgbalise.decoys.layout import DAY, Layout, is_time, microseconds
 from pgbalise.decoys.numbers import FEWEST, look_at
-from pgbalise.decoys.relations import Days, Product, Rule, Years, completed_years, find_rules
+from pgbalise.decoys.relations import Product, Rule, Years, completed_years, find_rules
 from pgbalise.decoys.timeline import Histories
 from pgbalise.decoys.trees import Conditional, learn_category, learn_number
 from pgbalise.decoys.uniforms import uniform_table
@@ -96,7 +96,9 @@ class Attributes:
         return [place for place in range(len(self.sample.columns)) if self._varying(place)]
 
     def _varying(self, place: int) -> bool:
-        return place not in self.layout.marks and 0 < self.patterns[:, place].sum() < len(self.patterns)
+        return place not in self.layout.marks and 0 < self.patterns[:, place].sum() < len(
+            self.patterns
+        )
 
     def _assembled(
         self, values: dict[int, Floats], histories: Histories, zero: Ints, known: NDArray[np.bool_]
@@ -190,7 +192,11 @@ def learn_attributes(
 
     rules = find_rules(
         {c.name: as_floats(c) for c in sample.columns if c.kind is ColumnKind.NUMBER},
-        {c.name: np.where(c.valid, microseconds(c) // DAY, np.nan) for c in sample.columns if is_time(c)},
+        {
+            c.name: np.where(c.valid, microseconds(c) // DAY, np.nan)
+            for c in sample.columns
+            if is_time(c)
+        },
     )
     names = [column.name for column in sample.columns]
     ruled = {names.index(rule.target) for rule in rules}
@@ -207,7 +213,9 @@ def learn_attributes(
         target = targets(column, layout, place, zero)
         rows = np.flatnonzero(column.valid)
         if column.kind is ColumnKind.CATEGORY:
-            learned = learn_category(features[rows], target[rows].astype(np.int64), tuple(categorical))
+            learned = learn_category(
+                features[rows], target[rows].astype(np.int64), tuple(categorical)
+            )
             if len(column.categories) > 2:
                 categorical.append(features.shape[1])
         else:

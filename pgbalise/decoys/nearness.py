@@ -196,9 +196,7 @@ def _squares(points: NDArray[np.float32], real: NDArray[np.float32]) -> NDArray[
     return squares
 
 
-def _nearest(
-    points: NDArray[np.float32], real: NDArray[np.float32], *, itself: bool
-) -> Floats:
+def _nearest(points: NDArray[np.float32], real: NDArray[np.float32], *, itself: bool) -> Floats:
     found = np.empty(len(points))
     for start in range(0, len(points), _BLOCK):
         block = points[start : start + _BLOCK]

@@ -27,7 +27,7 @@ from pgbalise.decoys.series import (
     sample_like,
     times,
 )
-from pgbalise.decoys.timeline import Happening, Histories, Timeline, fit_timeline
+from pgbalise.decoys.timeline import Happening, Timeline, fit_timeline
 from pgbalise.errors import InvalidInput
 
 Floats = NDArray[np.float64]
@@ -64,9 +64,11 @@ class Population:
         these are to each other is drawn again, from a seed made of its own; what happened to it stays,
         or those of whom little is known would become rare.
         """
+        if not seeds:
+            return take(self.draw([b""]), np.zeros(0, np.int64))
         parts = [
             self._draw_apart(seeds[start : start + _AT_ONCE])
-            for start in range(0, max(len(seeds), 1), _AT_ONCE)
+            for start in range(0, len(seeds), _AT_ONCE)
         ]
         return join(parts)
 
@@ -210,7 +212,11 @@ def _about(entity: Sample, layout: Layout, features: Floats, zero: Ints) -> Floa
     known = [np.where(np.isnan(column), -np.inf, column) for column in own]
     counts = 2 + len(layout.marks)
     return np.concatenate(
-        [np.stack([*known, zero.astype(np.float64)], axis=1), features[:, :counts], features[:, counts::2]],
+        [
+            np.stack([*known, zero.astype(np.float64)], axis=1),
+            features[:, :counts],
+            features[:, counts::2],
+        ],
         axis=1,
     )
 

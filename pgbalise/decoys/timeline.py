@@ -550,4 +550,3 @@ def _behind(
     running = np.cumsum(total)  # wraps around, which does no harm to a difference
     before = np.where(starts[:-1] > 0, running[starts[:-1] - 1], 0)
     return running - before[whose]
-

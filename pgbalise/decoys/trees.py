@@ -237,7 +237,9 @@ def learn_number(
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     middle = (np.cumsum(counts) - counts / 2)[inverse] / max(len(order), 1) - 0.5
     heaps = [values == value for value in _heaps(values)]
-    targets = np.stack([middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1)
+    targets = np.stack(
+        [middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1
+    )
     return _learn(features, values, look.is_common(values), targets, look, categorical, significant)
 
 
