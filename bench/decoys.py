@@ -172,7 +172,7 @@ def patient_features(samples: Sequence[Sample]) -> Named:
         unit = 1.0 if when.kind is ColumnKind.DATE else float(DAY)
         moment = when.values / unit
         days.append((sample.name, owner, np.floor(moment).astype(np.int64)))
-        _add_relation(features, sample, moment, entity_days, count)
+        _add_relation(features, sample, moment, count)
         for code, label in enumerate(kind.categories):
             chosen = kind.values == code
             _add_kind(
@@ -189,9 +189,7 @@ def patient_features(samples: Sequence[Sample]) -> Named:
     return features
 
 
-def _add_relation(
-    features: Named, sample: Sample, moment: Floats, entity_days: Named, count: int
-) -> None:
+def _add_relation(features: Named, sample: Sample, moment: Floats, count: int) -> None:
     owner, name = sample.parent_row, sample.name
     order = np.lexsort((moment, owner))
     who, at = owner[order], moment[order]

@@ -101,7 +101,8 @@ def completed_years(since: Ints, until: Ints) -> Ints:
     month_a, month_b = a.astype("datetime64[M]"), b.astype("datetime64[M]")
     months = (month_b - month_a).astype(np.int64)
     months -= (b - month_b).astype(np.int64) < (a - month_a).astype(np.int64)
-    return months // 12
+    years: Ints = months // 12
+    return years
 
 
 def find_rules(numbers: Mapping[str, Floats], dates: Mapping[str, Floats]) -> tuple[Rule, ...]:

@@ -193,7 +193,7 @@ class Conditional:
         exact = chance * size
         step = np.minimum(exact.astype(np.int64), size - 1)
         place = start + step
-        drawn = self.values[place]
+        drawn: Floats = self.values[place]
         if self.look is None:
             return drawn
         loose = ~self.fixed[place]
@@ -209,7 +209,7 @@ def learn_category(
     features: Floats, values: Ints, categorical: tuple[int, ...] = ()
 ) -> Conditional:
     """Learn categories ``values`` int64[n] given ``features`` float64[n, f]."""
-    present, place = np.unique(values, return_inverse=True)
+    _, place = np.unique(values, return_inverse=True)
     frequent = np.argsort(-np.bincount(place))[:12]
     targets = (place[:, None] == frequent[None, :]).astype(np.float64)
     return _learn(
