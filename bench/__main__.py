@@ -39,6 +39,7 @@ MEASURES = (
     "ledger",
     "scan",
     "issuing",
+    "decoys",
 )
 SOURCED = ("rewriting",)
 QUICK = ("keyless", "robustness", "issuing")

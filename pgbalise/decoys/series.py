@@ -179,7 +179,7 @@ def learn_series(
     earlier: Sequence[Floats],
     random: np.random.Generator,
 ) -> tuple[Series, ...]:
-    """Return a series per kind, the most frequent first, for ``values`` float64[n], NaN for NULL."""
+    """Return a series per kind, the most frequent first; ``values`` float64[n], NaN for NULL."""
     category = like.kind is ColumnKind.CATEGORY
     kinds, counts = np.unique(frame.kind, return_counts=True)
     ordered = kinds[np.argsort(-counts, kind="stable")].tolist()

@@ -59,11 +59,14 @@ class Tree:
         return bool((self.feature[self.left >= 0] == feature).any())
 
 
-def grow(features: Floats, targets: Floats, min_leaf: int = MIN_LEAF) -> Tree:
+def grow(
+    features: Floats, targets: Floats, min_leaf: int = MIN_LEAF, significant: float = _SIGNIFICANT
+) -> Tree:
     """Return a tree that splits rows so that ``targets`` vary little within a leaf.
 
     ``features`` float64[n, f] without NaN (unknown is -inf), ``targets`` float64[n, c]. Each leaf
-    has at least ``min_leaf`` rows, unless there are fewer in all.
+    has at least ``min_leaf`` rows, unless there are fewer in all. A split must explain more than
+    ``significant`` times the variance of a row of its node.
     """
     count, width = features.shape
     edges = [_edges(features[:, place]) for place in range(width)]
@@ -81,7 +84,7 @@ def grow(features: Floats, targets: Floats, min_leaf: int = MIN_LEAF) -> Tree:
         found = _best_splits(
             bins, edges, usable, rows, node_of, len(level), targets[rows], min_leaf
         )
-        split = found.gain > _SIGNIFICANT * found.spread
+        split = found.gain > significant * found.spread
         if not split.any():
             break
         depth += 1
@@ -190,7 +193,7 @@ class Conditional:
         exact = chance * size
         step = np.minimum(exact.astype(np.int64), size - 1)
         place = start + step
-        drawn = self.values[place]
+        drawn: Floats = self.values[place]
         if self.look is None:
             return drawn
         loose = ~self.fixed[place]
@@ -203,10 +206,10 @@ class Conditional:
 
 
 def learn_category(
-    features: Floats, values: Ints, categorical: tuple[int, ...] = (), min_leaf: int = MIN_LEAF
+    features: Floats, values: Ints, categorical: tuple[int, ...] = ()
 ) -> Conditional:
     """Learn categories ``values`` int64[n] given ``features`` float64[n, f]."""
-    present, place = np.unique(values, return_inverse=True)
+    _, place = np.unique(values, return_inverse=True)
     frequent = np.argsort(-np.bincount(place))[:12]
     targets = (place[:, None] == frequent[None, :]).astype(np.float64)
     return _learn(
@@ -216,7 +219,7 @@ def learn_category(
         targets,
         None,
         categorical,
-        min_leaf,
+        _SIGNIFICANT,
     )
 
 
@@ -225,7 +228,7 @@ def learn_number(
     values: Floats,
     look: Look,
     categorical: tuple[int, ...] = (),
-    min_leaf: int = MIN_LEAF,
+    significant: float = _SIGNIFICANT,
 ) -> Conditional:
     """Learn numbers ``values`` float64[n] given ``features`` float64[n, f]."""
     values = look.clipped(values)
@@ -237,7 +240,7 @@ def learn_number(
     targets = np.stack(
         [middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1
     )
-    return _learn(features, values, look.is_common(values), targets, look, categorical, min_leaf)
+    return _learn(features, values, look.is_common(values), targets, look, categorical, significant)
 
 
 def _heaps(values: Floats) -> Floats:
@@ -254,11 +257,11 @@ def _learn(
     targets: Floats,
     look: Look | None,
     categorical: tuple[int, ...],
-    min_leaf: int,
+    significant: float,
 ) -> Conditional:
     codes = {place: _code(features[:, place], targets[:, 0]) for place in categorical}
     encoded = _encoded(features, codes)
-    tree = grow(encoded, targets, min_leaf)
+    tree = grow(encoded, targets, significant=significant)
     leaf = tree.leaves(encoded)
     order = np.lexsort((values, leaf))
     starts = np.searchsorted(leaf[order], np.arange(int(tree.leaf.max()) + 2))
