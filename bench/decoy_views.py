@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from pgbalise.database import apply_policy, enrol
+from pgbalise.database import apply_policy, enrol, refresh_views
 from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.demo.cohort import load_cohort
 from pgbalise.install import install
@@ -69,18 +69,24 @@ STATEMENTS = {
     "a result by key": ("SELECT * FROM marked.lab_result WHERE result_id = %(n)s", 1500),
     "a patient's results": ("SELECT * FROM marked.lab_result WHERE patient_id = %(n)s", 1500),
     "a patient with results": (
-        "SELECT p.*, l.* FROM marked.patient AS p JOIN marked.lab_result AS l USING (patient_id)"
-        " WHERE p.patient_id = %(n)s",
+        (
+            "SELECT p.*, l.* FROM marked.patient AS p"
+            " JOIN marked.lab_result AS l USING (patient_id) WHERE p.patient_id = %(n)s"
+        ),
         1000,
     ),
     "patients with their results, a range of keys": (
-        "SELECT p.sex, l.test, l.value FROM marked.patient AS p JOIN marked.lab_result AS l"
-        " USING (patient_id) WHERE p.patient_id BETWEEN %(n)s AND %(n)s + 200",
+        (
+            "SELECT p.sex, l.test, l.value FROM marked.patient AS p JOIN marked.lab_result AS l"
+            " USING (patient_id) WHERE p.patient_id BETWEEN %(n)s AND %(n)s + 200"
+        ),
         60,
     ),
     "all patients with all results": (
-        "SELECT count(*) FROM marked.patient AS p JOIN marked.lab_result AS l USING (patient_id)"
-        " WHERE p.sex = 'F'",
+        (
+            "SELECT count(*) FROM marked.patient AS p"
+            " JOIN marked.lab_result AS l USING (patient_id) WHERE p.sex = 'F'"
+        ),
         9,
     ),
     "the first ten by key": ("SELECT * FROM marked.lab_result ORDER BY result_id LIMIT 10", 800),
@@ -89,14 +95,18 @@ STATEMENTS = {
         800,
     ),
     "a range of an indexed date": (
-        "SELECT * FROM marked.patient WHERE birth_date BETWEEN date '1930-01-01' + %(n)s::int"
-        " AND date '1930-01-01' + %(n)s::int + 7",
+        (
+            "SELECT * FROM marked.patient WHERE birth_date BETWEEN date '1930-01-01' + %(n)s::int"
+            " AND date '1930-01-01' + %(n)s::int + 7"
+        ),
         600,
     ),
     "a test's results of a month": (
-        "SELECT * FROM marked.lab_result WHERE test = 'hdl' AND taken_at >= timestamptz"
-        " '1999-01-01' + %(n)s * interval '1 hour' AND taken_at < timestamptz '1999-01-01'"
-        " + %(n)s * interval '1 hour' + interval '30 days'",
+        (
+            "SELECT * FROM marked.lab_result WHERE test = 'hdl' AND taken_at >= timestamptz"
+            " '1999-01-01' + %(n)s * interval '1 hour' AND taken_at < timestamptz '1999-01-01'"
+            " + %(n)s * interval '1 hour' + interval '30 days'"
+        ),
         200,
     ),
     "count(*)": ("SELECT count(*) FROM marked.lab_result", 15),
@@ -148,8 +158,10 @@ def _fill(cluster: ThrowawayCluster, name: str, recipients: int) -> None:
                 diagnoses=DIAGNOSES_EACH,
             )
             for statement in statements.split(";\n"):
-                session.connection.execute(statement.encode())
+                session.fetch(statement)
         session.fetch("VACUUM (FREEZE, ANALYZE)")
+        with session.connection.transaction():
+            refresh_views(session)
         session.fetch("CHECKPOINT")
 
 

@@ -42,10 +42,40 @@ def prepare_decoys(session: Session, relation: Relation) -> None:
         _follow(session, relation)
     session.run("COMMENT ON TABLE %I.%I IS %L", DECOYS, name, origin)
     # EXPLAIN's estimates would confirm guesses about the decoys of all recipients
-    quiet = [*(info.name for info in stored), "balise_decoy"]
+    quiet = [*DECOY_COLUMNS, *(info.name for info in stored)]
     listed = ", ".join(["ALTER COLUMN %I SET STATISTICS 0"] * len(quiet))
-    session.run(f"ALTER TABLE %I.%I {listed}", DECOYS, name, *quiet)
+    session.run(
+        f"ALTER TABLE %I.%I SET (autovacuum_enabled = false), {listed}", DECOYS, name, *quiet
+    )
     _index(session, relation)
+    keep_small(session, relation)
+
+
+_ROWS_TOLD: Final = 20_000
+"""What the planner is told; of 200 recipients, as it supposes without statistics, 100 rows each."""
+
+
+def keep_small(session: Session, relation: Relation) -> None:
+    """Tell the planner that a relation's decoys are few, however many recipients have some.
+
+    To be called after decoys were written. To merge decoys into the order of a key, the planner of
+    PostgreSQL reckons with sorting the whole table, the decoys of all recipients
+    (create_merge_append_path), and rather sorts the relation. From pg_class it takes the rows per
+    page and counts the pages itself (estimate_rel_size). VACUUM, ANALYZE and CREATE INDEX write
+    the true number again. Only a superuser may write there: else nothing is done.
+    """
+    session.fetch(
+        "UPDATE pg_class AS c SET relpages = greatest(s.pages, 1),"
+        " reltuples = CASE WHEN s.pages = 0 THEN 1 ELSE $3::int END"
+        " FROM (SELECT t.oid, (pg_relation_size(t.oid)"
+        " / current_setting('block_size')::int)::int AS pages"
+        " FROM (SELECT format('%I.%I', $1::text, $2::text)::regclass AS oid) AS t) AS s"
+        " WHERE c.oid = s.oid"
+        " AND EXISTS (SELECT FROM pg_roles WHERE rolname = current_user AND rolsuper)",
+        DECOYS,
+        decoy_table(relation),
+        _ROWS_TOLD,
+    )
 
 
 def _prepare_schema(session: Session) -> None:

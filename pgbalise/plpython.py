@@ -8,21 +8,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from pgbalise.catalog import columns
 from pgbalise.database import (
     apply_policy,
+    check_master_key,
     enrol,
     open_epoch,
     refresh_views,
     revoke,
 )
-from pgbalise.errors import InvalidInput, InvalidKey, InvalidPolicy, PgbaliseError
+from pgbalise.errors import (
+    EnvironmentProblem,
+    InvalidInput,
+    InvalidKey,
+    InvalidPolicy,
+    PgbaliseError,
+)
 from pgbalise.install import installed
 from pgbalise.keyfile import read_key
+from pgbalise.marking.decoy_policy import MOST_DECOYS
 from pgbalise.marking.keys import MasterKey
 from pgbalise.marking.policy import Policy, RecipientClass, parse_policy
 from pgbalise.session import run
@@ -208,6 +218,17 @@ def _spoken(
     return speaking
 
 
+def _issuing() -> Any:
+    """Import what makes decoys, which needs packages that the rest does without."""
+    try:
+        return import_module("pgbalise.issuing")
+    except ImportError as problem:
+        raise EnvironmentProblem(
+            f"decoys need a package that the server's Python lacks: {problem.name}",
+            hint="run: pip install 'pgbalise[decoys]' in the environment of balise.python_path()",
+        ) from None
+
+
 class Functions:
     """The SQL functions of schema balise, one method each."""
 
@@ -300,7 +321,7 @@ class Functions:
 
     @_spoken
     def unmark_column(self, relation: str, column: str) -> None:
-        """Take a carrier out of the draft; a relation without carriers goes too."""
+        """Take a carrier out of the draft; a relation without carriers and decoys goes too."""
         [(oid,)] = self.session.fetch("SELECT $1::regclass::oid::bigint", relation)
         with self._settings():
             [(qualified,)] = self.session.fetch(
@@ -313,7 +334,7 @@ class Functions:
             if column not in carriers:
                 raise InvalidPolicy(f"{qualified} has no carrier {column} in the draft")
             del carriers[column]
-            if not carriers:
+            if not carriers and not document["relation"][qualified].get("decoys", False):
                 del document["relation"][qualified]
             self._save(document)
 
@@ -401,6 +422,47 @@ class Functions:
         """Stop a recipient's access at once."""
         with self._settings():
             revoke(self.session, role)
+
+    @_spoken
+    def make_decoys(self, role: str | None, how_many: int | None, key_file: str | None) -> int:
+        """Give a recipient, or all of them, the decoys that they lack; return how many."""
+        if how_many is not None and not 1 <= how_many <= MOST_DECOYS:
+            raise InvalidInput(f"how_many must be from 1 to {MOST_DECOYS}")
+        issuing = _issuing()
+        with self._settings():
+            installed(self.session)
+            key = self._key(key_file)
+            check_master_key(self.session, key)
+            names = None if role is None else [role]
+            return len(issuing.make_decoys(self.session, key, names, how_many, self._now()))
+
+    @_spoken
+    def retire_decoys(self, role: str | None, number: int | None) -> int:
+        """Take a decoy of a recipient, or all of them, out of its views; return how many."""
+        if role is None:
+            raise InvalidInput("role_name must not be NULL")
+        issuing = _issuing()
+        with self._settings():
+            installed(self.session)
+            names = [
+                (role, known)
+                for (known,) in self.session.fetch(
+                    "SELECT number FROM balise.decoy WHERE role_name = $1::name"
+                    " AND retired_at IS NULL AND number = coalesce($2::int, number)",
+                    role,
+                    number,
+                )
+            ]
+            if number is not None and not names:
+                raise InvalidInput(f"role {role} has no decoy {number}")
+            issuing.retire(self.session, names, self._now())
+        return len(names)
+
+    def _now(self) -> datetime:
+        [(text,)] = self.session.fetch(
+            "SELECT to_char(timezone('UTC', now()), 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+        )
+        return datetime.fromisoformat(text)
 
     @_spoken
     def trace(

@@ -46,7 +46,8 @@ BEGIN
           FROM (VALUES ('mark_column', 'balise_admin'), ('unmark_column', 'balise_admin'),
                        ('apply', 'balise_admin'), ('refresh_views', 'balise_admin'),
                        ('open_epoch', 'balise_admin'), ('enrol', 'balise_admin'),
-                       ('revoke', 'balise_admin'), ('trace', 'balise_auditor'),
+                       ('revoke', 'balise_admin'), ('make_decoys', 'balise_admin'),
+                       ('retire_decoys', 'balise_admin'), ('trace', 'balise_auditor'),
                        ('load_library', 'balise_auditor'), ('python_path', 'balise_auditor'))
                AS m(function_name, role_name)
           JOIN pg_catalog.pg_proc AS p ON p.proname = m.function_name

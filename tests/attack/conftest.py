@@ -104,8 +104,8 @@ INSERT INTO balise_decoy.patient
 SELECT 'mallory', 1, id, 'leurre-m-' || id, ville, solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(1001, 1012) AS i) AS p;
 INSERT INTO balise_decoy.patient
-SELECT 'victim', 2, id, '{OTHERS_DECOYS}-' || id, CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END,
-       solde, naissance, vu_le
+SELECT 'victim', 2, id, '{OTHERS_DECOYS}-' || id,
+       CASE WHEN id % 3 > 0 THEN 'Zuydcoote' ELSE ville END, solde, naissance, vu_le
   FROM ({PERSON} FROM generate_series(2001, 2120) AS i) AS p;
 """
 

@@ -192,8 +192,9 @@ def own_decoys(nodes: list[Node]) -> list[Node]:
     """The scans of the decoys' index."""
     return [
         node
-        for node in scans(nodes, "patient")
-        if "SESSION_USER" in node.get("Index Cond", "") and node["Node Type"] == "Index Scan"
+        for node in nodes
+        if "SESSION_USER" in node.get("Index Cond", "")
+        and node["Index Name"].startswith("patient_balise_recipient")
     ]
 
 
