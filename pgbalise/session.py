@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-_JSON = (114, 3802)
-"""The oids of json and jsonb, which are given as text."""
-
-
 class Session(Protocol):
     """What pgbalise needs of a connection: parameters are ``$1``, ``$2``, ..."""
 
