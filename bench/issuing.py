@@ -1,12 +1,12 @@
 """Issuing decoys to 10,000 recipients, and whether row numbers tell them from patients.
 
 Wall clock and processor time of one ``decoys generate`` on the demonstration's hospital, five
-decoys for each recipient with all their rows. Then what a recipient can see who sorts its own view
-by number: for rows of 100 recipients' views, a gradient-boosted classifier gets the distances to
-the numbers and times of the rows before and after, whether these are of the same patient and test,
-and last digits. It is trained on half of the stretches of numbers and tried on the others: as holes are
-shared, it would else learn the holes themselves, which one recipient cannot. Recipients who
-collude need no classifier: they compare their views, with or without shared holes.
+decoys for each recipient with all their rows. Then what a recipient can see who sorts its own
+view by number: for rows of 100 recipients' views, a gradient-boosted classifier gets the
+distances to the numbers and times of the rows before and after, whether these are of the same
+patient and test, and last digits. It is trained on half of the stretches of numbers, tried on the
+others: holes are shared, it would else learn the holes themselves, which one recipient cannot.
+Recipients who collude need no classifier: they compare their views, with or without shared holes.
 """
 
 from __future__ import annotations

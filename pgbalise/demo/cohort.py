@@ -348,7 +348,7 @@ def _build_results(
     return Table(
         "lab_result",
         {
-            "result_id": _text(_skip_numbers(random, moments, cancelled, sizes)),
+            "result_id": _text(_skip_numbers(random, moments, cancelled, sizes, whole=True)),
             "patient_id": _text(ids[patient[order]]),
             "test": _text(tests[test[order]]),
             "value": _numbers(source["value"][order]),
@@ -380,14 +380,22 @@ def _skip_numbers(
     moments: NDArray[np.int64],
     cancelled: NDArray[np.int64],
     sizes: NDArray[np.int64],
+    *,
+    whole: bool,
 ) -> NDArray[np.int64]:
     """Return rising numbers from 1 that skip some, as a sequence's do.
 
     ``moments`` are the rows' times, rising, and ``cancelled`` those of orders that were cancelled
-    after they took numbers, as many as one of ``sizes``.
+    after they took numbers, as many as one of ``sizes``. ``whole``: rows of one time are kept
+    together.
     """
-    # before those of the same time, so that no order is split
     at = np.searchsorted(moments, cancelled)
+    if whole:
+        # before those of the same time, so that no order is split
+        among = np.zeros(len(at), np.int64)
+    else:
+        among = np.searchsorted(moments, cancelled, side="right") - at + 1
+    at += (random.random(len(at)) * among).astype(np.int64)
     step = np.ones(len(moments) + 1, np.int64)
     np.add.at(step, at, random.choice(sizes, size=len(cancelled)))
     return np.cumsum(step[:-1])
@@ -404,13 +412,13 @@ def _build_diagnoses(
     event = source["event"].astype(str)
     # within a day as they were entered, which is no order of anything else
     order = np.lexsort((random.random(len(day)), day))
-    days = day[order].astype(np.int64)
+    days, one = day[order].astype(np.int64), np.ones(1, np.int64)
     some = random.choice(len(order), size=int(_CANCELLED * len(order)))
     cancelled = days[some] + random.integers(-3, 4, size=len(some))
     return Table(
         "diagnosis",
         {
-            "diagnosis_id": _text(_skip_numbers(random, days, cancelled, np.ones(1, np.int64))),
+            "diagnosis_id": _text(_skip_numbers(random, days, cancelled, one, whole=False)),
             "patient_id": _text(ids[patient[order]]),
             "event": _text(event[order]),
             "diagnosed_on": _text(day[order]),
