@@ -182,6 +182,13 @@ class Conditional:
     look: Look | None
     codes: dict[int, Floats]
 
+    def expected(self, features: Floats) -> Floats:
+        """Return the mean of the leaf of each row of ``features``, float64[n]."""
+        leaf = self.tree.leaves(_encoded(features, self.codes))
+        means = np.add.reduceat(self.values, self.starts[:-1]) / np.diff(self.starts)
+        found: Floats = means[leaf]
+        return found
+
     def draw(self, features: Floats, chance: Floats) -> Floats:
         """Return a value per row of ``features`` float64[n, f], by ``chance`` float64[n] in (0, 1).
 
@@ -229,18 +236,30 @@ def learn_number(
     look: Look,
     categorical: tuple[int, ...] = (),
     significant: float = _SIGNIFICANT,
+    before: Floats | None = None,
 ) -> Conditional:
-    """Learn numbers ``values`` float64[n] given ``features`` float64[n, f]."""
+    """Learn numbers ``values`` float64[n] given ``features`` float64[n, f].
+
+    Where ``before`` float64[n] are those that they follow, leaves are made for how far they move
+    from these too.
+    """
     values = look.clipped(values)
     # Ranks are not led astray by a wild value; their squares tell narrow leaves from wide ones.
-    order = np.argsort(values, kind="stable")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = (np.cumsum(counts) - counts / 2)[inverse] / max(len(order), 1) - 0.5
+    middle = _ranks(values)
+    told = [middle, 2.0 * (middle**2 - 1 / 12)]
+    if before is not None:
+        step = _ranks(values - before)
+        told += [step, 2.0 * (step**2 - 1 / 12)]
     heaps = [values == value for value in _heaps(values)]
-    targets = np.stack(
-        [middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1
-    )
+    targets = np.stack([*told, *(0.5 * heap for heap in heaps)], axis=1)
     return _learn(features, values, look.is_common(values), targets, look, categorical, significant)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return ranks between -0.5 and 0.5, the same for equal values."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - counts / 2)[inverse] / max(len(values), 1) - 0.5
+    return ranks
 
 
 def _heaps(values: Floats) -> Floats:
