@@ -38,9 +38,11 @@ MEASURES = (
     "rewriting",
     "ledger",
     "scan",
+    "issuing",
+    "decoys",
 )
 SOURCED = ("rewriting",)
-QUICK = ("keyless", "robustness")
+QUICK = ("keyless", "robustness", "issuing")
 RESULTS = Path(__file__).with_name("results.json")
 FIELDS = ("name", "value", "unit", "bar", "holds", "how")
 

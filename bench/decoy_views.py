@@ -140,8 +140,11 @@ def _fill(cluster: ThrowawayCluster, name: str, recipients: int) -> None:
     _say(f"filling {name}")
     cluster.psql(f"CREATE DATABASE {name}")
     document = load_document(POLICY.read_text("utf-8"))
-    for body in document["relation"].values():
-        body["decoys"] = name == WITH
+    if name == WITHOUT:
+        del document["decoys"]
+        for body in document["relation"].values():
+            del body["decoys"]
+            body.pop("identity", None)
     with connect(cluster.dsn(name)) as session:
         load_cohort(session.connection)
         install(session)

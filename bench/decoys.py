@@ -172,7 +172,7 @@ def patient_features(samples: Sequence[Sample]) -> Named:
         unit = 1.0 if when.kind is ColumnKind.DATE else float(DAY)
         moment = when.values / unit
         days.append((sample.name, owner, np.floor(moment).astype(np.int64)))
-        _add_relation(features, sample, moment, entity_days, count)
+        _add_relation(features, sample, moment, count)
         for code, label in enumerate(kind.categories):
             chosen = kind.values == code
             _add_kind(
@@ -189,9 +189,7 @@ def patient_features(samples: Sequence[Sample]) -> Named:
     return features
 
 
-def _add_relation(
-    features: Named, sample: Sample, moment: Floats, entity_days: Named, count: int
-) -> None:
+def _add_relation(features: Named, sample: Sample, moment: Floats, count: int) -> None:
     owner, name = sample.parent_row, sample.name
     order = np.lexsort((moment, owner))
     who, at = owner[order], moment[order]
@@ -288,7 +286,7 @@ def _add_products(features: Named) -> None:
     for name in means:
         for other in ("age", "bmi", "weight_kg"):
             features[f"{name} by {other}"] = features[name] * features[other]
-            features[f"{name} over {other}"] = features[name] / features[other]
+            features[f"{name} over {other}"] = features[name] / np.maximum(features[other], 1)
     for place, name in enumerate(means):
         for other in means[place + 1 :]:
             features[f"{name} less {other}"] = features[name] - features[other]
@@ -318,7 +316,9 @@ def _slope(who: Ints, at: Floats, values: Floats, count: int) -> Floats:
     mean_at, mean = _mean(who, at, count), _mean(who, values, count)
     away = at - mean_at[who]
     square = _mean(who, away**2, count)
-    return np.where(square > 0, _mean(who, away * (values - mean[who]), count) / square, np.nan)
+    known = square > 0
+    product = _mean(who, away * (values - mean[who]), count)
+    return np.where(known, product / np.where(known, square, 1), np.nan)
 
 
 def _decimals(values: Floats) -> Floats:

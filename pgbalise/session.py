@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 from psycopg import RawCursor, errors, sql
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.json import Jsonb
+from psycopg.types.json import Json
 
 from pgbalise.errors import DatabaseProblem, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-_JSON = (114, 3802)
-"""The oids of json and jsonb, which are given as text."""
 
 
 class Session(Protocol):
@@ -37,7 +33,10 @@ class Session(Protocol):
     def append(
         self, schema: str, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
     ) -> None:
-        """Append rows to a table, secrets among them: no log ever shows them."""
+        """Append rows to a table, secrets among them: no log ever shows them.
+
+        Columns of json and jsonb take JSON as text.
+        """
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""
@@ -47,6 +46,15 @@ class Session(Protocol):
 
     def read(self, query: str, names: Sequence[str]) -> pa.Table:
         """Return a query's rows as text, under these names."""
+
+
+_JSON = frozenset({114, 3802})
+"""The oids of json and jsonb, the same on every server."""
+
+
+def _as_json(text: object) -> Json | None:
+    # psycopg would make a JSON string of a text
+    return None if text is None else Json(text, dumps=str)
 
 
 class PsycopgSession:
@@ -84,14 +92,10 @@ class PsycopgSession:
             sql.Identifier(schema, table), sql.SQL(", ").join(map(sql.Identifier, columns))
         )
         with problems(), self.connection.cursor() as cursor, cursor.copy(statement) as copy:
-            oids = [oid for (oid,) in kinds]
-            copy.set_types(oids)
-            json = [at for at, oid in enumerate(oids) if oid in _JSON]
+            copy.set_types([oid for (oid,) in kinds])
+            json_at = {at for at, (oid,) in enumerate(kinds) if oid in _JSON}
             for row in rows:
-                values = list(row)
-                for at in json:
-                    values[at] = None if row[at] is None else Jsonb(row[at], str)
-                copy.write_row(values)
+                copy.write_row([_as_json(v) if at in json_at else v for at, v in enumerate(row)])
 
     def load(self, table: str, rows: pa.Table) -> None:
         """Append rows of text to a table made by pgbalise; columns in the table's order."""

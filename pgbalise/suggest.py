@@ -23,10 +23,12 @@ from pgbalise.fit import standing
 from pgbalise.marking.document import quote
 from pgbalise.marking.policy import load_policy
 from pgbalise.marking.types import KEY_TYPES, Kind, SqlType, decimals
+from pgbalise.suggest_decoys import identity_columns, is_of_patients
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pgbalise.decoys.identity import Role
     from pgbalise.session import Session
 
 SAMPLE_ROWS: Final = 9_000
@@ -693,14 +695,31 @@ def draft_relation(drawn: Sample, view: str | None = None) -> tuple[str, bool]:
     lines: list[str] = []
     if not carried:
         lines = [_comment(f"{title}: left alone, no column can carry marks")]
+        lines += _decoys(title, identity_columns(types, drawn.rows))
         return "\n".join([*lines, *(_comment(f"  {line}") for line in left)]) + "\n", False
     key = ", ".join(f"{_bare(name)} = {_quoted(types[name].name)}" for name in drawn.key)
     lines += [f"[relation.{_quoted(title)}]", f"key = {{ {key} }}"]
     if view is not None:
         lines.append(f"view = {_quoted(view)}")
+    lines += _decoys(title, identity_columns(types, drawn.rows))
     if left:
         lines += ["# Left alone:", *(_comment(f"  {line}") for line in left)]
     return "\n".join(["\n".join(lines), *carried]) + "\n", True
+
+
+def _decoys(title: str, identity: Mapping[str, Role]) -> list[str]:
+    """What to write for a relation of patients to have decoys, as comments."""
+    if not is_of_patients(identity):
+        return []
+    roles = ", ".join(f"{_bare(name)} = {_quoted(role.value)}" for name, role in identity.items())
+    lines = (
+        "REVIEW these are patients. For each recipient to get some who do not exist, write at the",
+        f"top [decoys] and entity = {_quoted(title)}, decoys = true in the relations that refer to",
+        "this one, and here:",
+        "decoys = true",
+        f"identity = {{ {roles} }}",
+    )
+    return [_comment(line) for line in lines]
 
 
 def _never(drawn: Sample, info: ColumnInfo, derived: Mapping[str, tuple[str, ...]]) -> str:

@@ -21,8 +21,17 @@ from pgbalise.decoys.trees import Conditional, learn_category, learn_number
 from pgbalise.decoys.uniforms import uniform_table
 
 _MOST_LEVELS = 100
+_PARTS = 11
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Residual:
+    """What a rule leaves: in which part of its distribution, given all; where in it, by level."""
+
+    parts: Conditional
+    value: Conditional
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,7 @@ class Attributes:
     pattern: Conditional
     parts: tuple[tuple[int, Conditional], ...]
     rules: tuple[Rule, ...]
-    residuals: tuple[Conditional | None, ...]
+    residuals: tuple[Residual | None, ...]
     levels: dict[str, Floats]
     base: int
 
@@ -60,7 +69,7 @@ class Attributes:
         Which columns are NULL comes from ``fixed``, the rest from ``seeds``.
         """
         columns = self.sample.columns
-        chance = uniform_table(seeds, "attributes", 2 + len(columns))
+        chance = uniform_table(seeds, "attributes", 3 + len(columns))
         room = _room(histories, self.earliest, self.latest)
         share = self.calendar.draw(features, chance[:, 0])
         zero = np.rint(self.earliest + share * room).astype(np.int64)
@@ -118,7 +127,7 @@ class Attributes:
     def _apply(
         self,
         rule: Rule,
-        residual: Conditional | None,
+        residual: Residual | None,
         rows: list[Column],
         features: Floats,
         chance: Floats,
@@ -132,7 +141,9 @@ class Attributes:
             assert residual is not None
             sources = {name: as_floats(rows[names.index(name)]) for name in rule.sources}
             asked = _with_level(features, rule, self.levels, sources)
-            rest = residual.draw(asked, chance[:, 2 + place])
+            part = residual.parts.draw(asked, chance[:, 2 + place])
+            asked = np.concatenate([part[:, None], asked[:, features.shape[1] :]], axis=1)
+            rest = residual.value.draw(asked, chance[:, -1])
             known_values = self.sample.columns[place]
             rows_known = np.flatnonzero(known_values.valid)
             look = look_at(known_values.values[rows_known].astype(np.float64), rows_known)
@@ -216,7 +227,7 @@ def learn_attributes(
             base = features.shape[1]
     categorical = [place for place in categorical if place < base]
     features = features[:, :base]
-    residuals: list[Conditional | None] = []
+    residuals: list[Residual | None] = []
     levels: dict[str, Floats] = {}
     for rule in rules:
         if not isinstance(rule, Product):
@@ -231,8 +242,18 @@ def learn_attributes(
             if len(distinct) <= _MOST_LEVELS:
                 levels[name] = distinct
         asked = _with_level(features, rule, levels, values)
-        places = (*categorical, *range(features.shape[1], asked.shape[1]))
-        residuals.append(learn_number(asked[rows], rest[rows], look, places))
+        width = features.shape[1]
+        places = (*categorical, *range(width, asked.shape[1]))
+        edges = np.unique(np.quantile(rest[rows], np.linspace(0, 1, _PARTS + 1)[1:-1]))
+        part = np.searchsorted(edges, rest[rows])
+        within = np.concatenate([part[:, None].astype(np.float64), asked[rows, width:]], axis=1)
+        levelled = tuple(range(1, within.shape[1]))
+        residuals.append(
+            Residual(
+                learn_category(asked[rows], part, places),
+                learn_number(within, rest[rows], look, levelled, 0.0),
+            )
+        )
     return Attributes(
         sample,
         layout,

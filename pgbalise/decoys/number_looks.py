@@ -41,7 +41,8 @@ class Look:
         if not len(self.common):
             return np.zeros(len(values), bool)
         place = np.minimum(np.searchsorted(self.common, values), len(self.common) - 1)
-        return self.common[place] == values
+        found: Bools = self.common[place] == values
+        return found
 
     def written(self, values: Floats) -> Floats:
         """Return values rounded as the column's are."""

@@ -57,16 +57,18 @@ class Population:
     nearness: Nearness
 
     def draw(self, seeds: Sequence[bytes]) -> tuple[Sample, ...]:
-        """Return samples of the same relations and columns, entity i drawn from ``seeds[i]`` alone.
+        """Return samples of the same relations, entity i drawn from ``seeds[i]`` alone.
 
         A row of a relation below points with ``parent_row`` to a drawn row of the one above; rows
         are in the order of what they belong to, then time. An entity nearer to a real one than
-        these are to each other is drawn again, from a seed made of its own; what happened to it stays,
+        these are to each other is drawn again, from a seed of its own; what happened to it stays,
         or those of whom little is known would become rare.
         """
+        if not seeds:
+            return take(self.draw([b""]), np.zeros(0, np.int64))
         parts = [
             self._draw_apart(seeds[start : start + _AT_ONCE])
-            for start in range(0, max(len(seeds), 1), _AT_ONCE)
+            for start in range(0, len(seeds), _AT_ONCE)
         ]
         return join(parts)
 

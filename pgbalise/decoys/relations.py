@@ -81,10 +81,15 @@ class Product:
         values = dict(values)
         name = self.sources[self.hidden]
         values[name] = np.round(values[name] + rest, _ROUNDED)
-        total = np.full(len(rest), np.exp(self.constant))
+        # as people write it, weight / (height / 100)^2, to the last bit in most rows
+        power = self.exponents[self.hidden]
+        unit = float(f"{np.exp(-self.constant / power):.9g}")
+        scaled = (values[name] / unit) ** abs(power)
+        total = np.ones(len(rest))
         for source, exponent in zip(self.sources, self.exponents, strict=True):
-            total = total * values[source] ** exponent
-        return total
+            if source != name:
+                total = total * values[source] ** float(exponent)
+        return total * scaled if power > 0 else total / scaled
 
 
 Rule = Years | Days | Product
@@ -96,7 +101,8 @@ def completed_years(since: Ints, until: Ints) -> Ints:
     month_a, month_b = a.astype("datetime64[M]"), b.astype("datetime64[M]")
     months = (month_b - month_a).astype(np.int64)
     months -= (b - month_b).astype(np.int64) < (a - month_a).astype(np.int64)
-    return months // 12
+    years: Ints = months // 12
+    return years
 
 
 def find_rules(numbers: Mapping[str, Floats], dates: Mapping[str, Floats]) -> tuple[Rule, ...]:

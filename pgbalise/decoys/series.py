@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pgbalise.decoys.columns import Column, ColumnKind, Sample
 from pgbalise.decoys.layout import DAY, microseconds
-from pgbalise.decoys.number_looks import look_at
+from pgbalise.decoys.number_looks import Look, look_at
 from pgbalise.decoys.timeline import Happening
 from pgbalise.decoys.trees import Conditional, learn_category, learn_number
 from pgbalise.decoys.uniforms import uniforms
@@ -114,7 +114,8 @@ class Series:
 
     ``copied`` is the kind whose value at the same time is repeated. ``null`` says which are NULL,
     ``again`` which repeat the one before; ``lagged`` whether the value depends on those before,
-    ``first`` is the distribution of an entity's first.
+    ``first`` is the distribution of an entity's first. ``level`` tells what is usual for such an
+    entity, whatever came before. ``daily``: one day, one value.
     """
 
     kind: int
@@ -124,12 +125,15 @@ class Series:
     again: Conditional | None
     value: Conditional | None
     first: Conditional | None
+    level: Conditional | None
+    daily: bool
     lagged: bool
 
-    def draw(self, rows: Floats, first: Bools, chance: Floats) -> Floats:
+    def draw(self, rows: Floats, first: Bools, today: Bools, chance: Floats) -> Floats:
         """Return values float64[n] of rows with ``features``, NaN for NULL.
 
-        ``first`` says where an entity's rows of the kind begin; ``chance`` float64[n, 3].
+        ``first`` says where an entity's rows of the kind begin, ``today`` which are of the same day
+        as the one before; ``chance`` float64[n, 3].
         """
         drawn = np.full(len(rows), np.nan)
         if self.value is None or not len(rows):
@@ -138,6 +142,8 @@ class Series:
         if self.null is not None:
             empty = self.null.draw(rows, chance[:, 0]) > 0
         lags = np.full((len(rows), _LAGS), -np.inf)
+        if self.level is not None:
+            rows = np.concatenate([rows, self.level.expected(rows)[:, None]], axis=1)
         if not self.lagged:
             drawn = self.value.draw(np.concatenate([rows, lags], axis=1), chance[:, 1])
             return np.where(empty, np.nan, drawn)
@@ -163,6 +169,9 @@ class Series:
             if step and self.again is not None:
                 repeats = self.again.draw(features, chance[here, 2]) > 0
                 values = np.where(repeats & ~np.isnan(drawn[here - 1]), drawn[here - 1], values)
+            if step and self.daily:
+                kept = today[here] & ~np.isnan(drawn[here - 1])
+                values = np.where(kept, drawn[here - 1], values)
             values = np.where(empty[here], np.nan, values)
             drawn[here] = values
             total[here], have[here] = np.nan_to_num(values), ~np.isnan(values)
@@ -179,7 +188,7 @@ def learn_series(
     earlier: Sequence[Floats],
     random: np.random.Generator,
 ) -> tuple[Series, ...]:
-    """Return a series per kind, the most frequent first, for ``values`` float64[n], NaN for NULL."""
+    """Return a series per kind, the most frequent first; ``values`` float64[n], NaN for NULL."""
     category = like.kind is ColumnKind.CATEGORY
     kinds, counts = np.unique(frame.kind, return_counts=True)
     ordered = kinds[np.argsort(-counts, kind="stable")].tolist()
@@ -198,6 +207,7 @@ def learn_series(
             [frame.features(rows, earlier), frame.of_others(rows, values, others)], axis=1
         )
         lags = _lags(frame.owner[rows], values[rows])
+        today = _today(frame, rows)
         # copied rows have hardly any of their own to learn from
         chosen = np.isin(rows, alone) if copied is not None else np.ones(len(rows), bool)
         series.append(
@@ -208,6 +218,7 @@ def learn_series(
                 frame.owner[rows][chosen],
                 features[chosen],
                 lags[chosen],
+                today[chosen],
                 values[rows][chosen],
                 category,
                 random,
@@ -223,6 +234,7 @@ def _learn(
     owner: Ints,
     features: Floats,
     lags: Floats,
+    today: Bools,
     values: Floats,
     category: bool,
     random: np.random.Generator,
@@ -233,16 +245,25 @@ def _learn(
         sub = _some(np.arange(len(values)), random)
         null = learn_category(features[sub], (~known[sub]).astype(np.int64))
     if not known.any():
-        return Series(kind, copied, others, None, None, None, None, lagged=False)
-    full = np.concatenate([features, lags], axis=1)
-    again = None
+        return Series(kind, copied, others, None, None, None, None, None, daily=False, lagged=False)
+    again, level, daily = None, None, False
     if not category:
         look = look_at(values[known], owner[known])
         same = known & (values == lags[:, 0])
         following = known & np.isfinite(lags[:, 0])
+        repeated = today & following
+        if repeated.sum() >= _LEAST_ROWS // 2 and same[repeated].mean() >= _SAME:
+            daily = True
+            following &= ~today
+        if following.sum() > _LEAST_ROWS:
+            sub = _some(np.flatnonzero(known), random)
+            level = learn_number(features[sub], values[sub], look, (), _PATIENTLY)
+            features = np.concatenate([features, level.expected(features)[:, None]], axis=1)
+        full = np.concatenate([features, lags], axis=1)
         later = following if following.sum() > _LEAST_ROWS else known
         sub = _some(np.flatnonzero(later), random)
-        value = learn_number(full[sub], values[sub], look)
+        before = lags[:, 0] if level is not None else None
+        value = _learn_later(full, values, look, before, sub)
         asked = _some(np.flatnonzero(following), random)
         if len(asked) >= _LEAST_ROWS:
             drawn = value.draw(full[asked], random.random(len(asked)))
@@ -255,21 +276,40 @@ def _learn(
                 other = np.flatnonzero(following & ~same)
                 if len(other) >= _LEAST_ROWS:
                     sub = _some(other, random)
-                    value = learn_number(full[sub], values[sub], look)
+                    value = _learn_later(full, values, look, before, sub)
     else:
+        full = np.concatenate([features, lags], axis=1)
         sub = _some(np.flatnonzero(known), random)
         value = learn_category(full[sub], values[sub].astype(np.int64))
     width = features.shape[1]
-    lagged = again is not None or any(value.tree.uses(width + lag) for lag in range(_LAGS))
+    lagged = daily or again is not None or any(value.tree.uses(width + lag) for lag in range(_LAGS))
     begins = np.flatnonzero(known & ~np.isfinite(lags).any(axis=1))
     first = None
     if lagged and not category and len(begins) >= _LEAST_ROWS:
         look = look_at(values[known], owner[known])
-        first = learn_number(full[begins], values[begins], look)
-    return Series(kind, copied, others, null, again, value, first, lagged)
+        first = learn_number(full[begins], values[begins], look, (), _PATIENTLY)
+    return Series(kind, copied, others, null, again, value, first, level, daily, lagged)
+
+
+def _learn_later(
+    full: Floats, values: Floats, look: Look, before: Floats | None, rows: Ints
+) -> Conditional:
+    return learn_number(
+        full[rows], values[rows], look, before=None if before is None else before[rows]
+    )
+
+
+def _today(frame: Frame, rows: Ints) -> Bools:
+    """Say which of rows of one kind are of the same entity and day as the one before."""
+    owner, day = frame.owner[rows], frame.time[rows] // DAY
+    today = np.zeros(len(rows), bool)
+    today[1:] = (owner[1:] == owner[:-1]) & (day[1:] == day[:-1])
+    return today
 
 
 _REPEATS = 0.005
+_PATIENTLY = 8.0
+"""What an entity's usual level depends on is worth more splits than it can prove one by one."""
 
 
 def _some(rows: Ints, random: np.random.Generator) -> Ints:
@@ -353,7 +393,7 @@ def draw_column(
         left, owner = rows[own], frame.owner[rows[own]]
         first = np.ones(len(left), bool)
         first[1:] = owner[1:] != owner[:-1]
-        values[left] = one.draw(features[own], first, chance[left])
+        values[left] = one.draw(features[own], first, _today(frame, left), chance[left])
     return values
 
 

@@ -202,14 +202,14 @@ class Timeline:
         # A stretch ends with a day that has a mark, or with the history.
         closing = self.mark[day] > 0
         closing[np.append(begin[1:], len(day)) - 1] = True
-        stretch = np.cumsum(closing) - closing
+        stretch: Ints = np.cumsum(closing) - closing
         ends = np.flatnonzero(closing)
         # A history's stretches are as long as those of the one it began as, whoever it went on as.
-        length = np.bincount(stretch, wanted)
+        length: Floats = np.bincount(stretch, wanted).astype(np.float64)
         number = np.arange(len(ends)) - np.searchsorted(who[ends], who[ends])
-        place = self.stretch_starts[entity[who[ends]]] + number
-        own = place < self.stretch_starts[entity[who[ends]] + 1]
-        length[own] = np.where(length[own] > 0, self.stretches[place[own]], 0)
+        began = self.stretch_starts[entity[who[ends]]] + number
+        own = began < self.stretch_starts[entity[who[ends]] + 1]
+        length[own] = np.where(length[own] > 0, self.stretches[began[own]], 0)
         got = np.bincount(stretch, gap)
         per = np.bincount(who[ends], minlength=count)
         chance = uniforms(seeds, "stretches", 2 * per).reshape(-1, 2)
@@ -221,9 +221,9 @@ class Timeline:
         # Who comes every Tuesday still does: gaps change by whole weeks.
         kept = self.gap[day]
         gap = kept + _WEEK * np.rint((gap - kept) / _WEEK)
-        gap = np.where(gap < 1, gap + _WEEK * np.ceil((1 - gap) / _WEEK), gap)
-        gap[begin] = 0
-        return gap
+        whole: Floats = np.where(gap < 1, gap + _WEEK * np.ceil((1 - gap) / _WEEK), gap)
+        whole[begin] = 0
+        return whole
 
     def _walk(self, seeds: Sequence[bytes]) -> tuple[Ints, Ints, Ints, Floats]:
         """Return as whom histories begin, and their days: whose, which, and how long since."""
@@ -270,7 +270,7 @@ class _Hooks:
 def _expand(
     piece: _Pieces, seeds: Sequence[bytes], name: str, hooks: _Hooks, nested: bool
 ) -> tuple[Happening, Ints]:
-    """Return what hangs on the hooks, sorted by what it hangs on and time, and which rows it was."""
+    """Return what hangs on the hooks, sorted by that and time, and which rows it was."""
     start = piece.starts[hooks.place]
     counts = piece.starts[hooks.place + 1] - start
     hook = np.repeat(np.arange(len(hooks.place)), counts)
@@ -475,7 +475,7 @@ def _stretches(when: Ints, starts: Ints, bits: Ints, gap: Floats) -> tuple[Float
     ending = ends[np.searchsorted(ends, np.arange(len(when)) + 1).clip(max=len(ends) - 1)]
     ahead = (when[ending] - when).astype(np.float64)
     ahead[starts[1:] - 1] = 0
-    stretch = np.cumsum(closing) - closing
+    stretch: Ints = np.cumsum(closing) - closing
     length = np.zeros(len(when))
     length[ends] = np.bincount(stretch, gap)
     return ahead, length, closing

@@ -59,11 +59,14 @@ class Tree:
         return bool((self.feature[self.left >= 0] == feature).any())
 
 
-def grow(features: Floats, targets: Floats, min_leaf: int = MIN_LEAF) -> Tree:
+def grow(
+    features: Floats, targets: Floats, min_leaf: int = MIN_LEAF, significant: float = _SIGNIFICANT
+) -> Tree:
     """Return a tree that splits rows so that ``targets`` vary little within a leaf.
 
     ``features`` float64[n, f] without NaN (unknown is -inf), ``targets`` float64[n, c]. Each leaf
-    has at least ``min_leaf`` rows, unless there are fewer in all.
+    has at least ``min_leaf`` rows, unless there are fewer in all. A split must explain more than
+    ``significant`` times the variance of a row of its node.
     """
     count, width = features.shape
     edges = [_edges(features[:, place]) for place in range(width)]
@@ -81,7 +84,7 @@ def grow(features: Floats, targets: Floats, min_leaf: int = MIN_LEAF) -> Tree:
         found = _best_splits(
             bins, edges, usable, rows, node_of, len(level), targets[rows], min_leaf
         )
-        split = found.gain > _SIGNIFICANT * found.spread
+        split = found.gain > significant * found.spread
         if not split.any():
             break
         depth += 1
@@ -179,6 +182,13 @@ class Conditional:
     look: Look | None
     codes: dict[int, Floats]
 
+    def expected(self, features: Floats) -> Floats:
+        """Return the mean of the leaf of each row of ``features``, float64[n]."""
+        leaf = self.tree.leaves(_encoded(features, self.codes))
+        means = np.add.reduceat(self.values, self.starts[:-1]) / np.diff(self.starts)
+        found: Floats = means[leaf]
+        return found
+
     def draw(self, features: Floats, chance: Floats) -> Floats:
         """Return a value per row of ``features`` float64[n, f], by ``chance`` float64[n] in (0, 1).
 
@@ -190,7 +200,7 @@ class Conditional:
         exact = chance * size
         step = np.minimum(exact.astype(np.int64), size - 1)
         place = start + step
-        drawn = self.values[place]
+        drawn: Floats = self.values[place]
         if self.look is None:
             return drawn
         loose = ~self.fixed[place]
@@ -203,10 +213,10 @@ class Conditional:
 
 
 def learn_category(
-    features: Floats, values: Ints, categorical: tuple[int, ...] = (), min_leaf: int = MIN_LEAF
+    features: Floats, values: Ints, categorical: tuple[int, ...] = ()
 ) -> Conditional:
     """Learn categories ``values`` int64[n] given ``features`` float64[n, f]."""
-    present, place = np.unique(values, return_inverse=True)
+    _, place = np.unique(values, return_inverse=True)
     frequent = np.argsort(-np.bincount(place))[:12]
     targets = (place[:, None] == frequent[None, :]).astype(np.float64)
     return _learn(
@@ -216,7 +226,7 @@ def learn_category(
         targets,
         None,
         categorical,
-        min_leaf,
+        _SIGNIFICANT,
     )
 
 
@@ -225,19 +235,31 @@ def learn_number(
     values: Floats,
     look: Look,
     categorical: tuple[int, ...] = (),
-    min_leaf: int = MIN_LEAF,
+    significant: float = _SIGNIFICANT,
+    before: Floats | None = None,
 ) -> Conditional:
-    """Learn numbers ``values`` float64[n] given ``features`` float64[n, f]."""
+    """Learn numbers ``values`` float64[n] given ``features`` float64[n, f].
+
+    Where ``before`` float64[n] are those that they follow, leaves are made for how far they move
+    from these too.
+    """
     values = look.clipped(values)
     # Ranks are not led astray by a wild value; their squares tell narrow leaves from wide ones.
-    order = np.argsort(values, kind="stable")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    middle = (np.cumsum(counts) - counts / 2)[inverse] / max(len(order), 1) - 0.5
+    middle = _ranks(values)
+    told = [middle, 2.0 * (middle**2 - 1 / 12)]
+    if before is not None:
+        step = _ranks(values - before)
+        told += [step, 2.0 * (step**2 - 1 / 12)]
     heaps = [values == value for value in _heaps(values)]
-    targets = np.stack(
-        [middle, 2.0 * (middle**2 - 1 / 12), *(0.5 * heap for heap in heaps)], axis=1
-    )
-    return _learn(features, values, look.is_common(values), targets, look, categorical, min_leaf)
+    targets = np.stack([*told, *(0.5 * heap for heap in heaps)], axis=1)
+    return _learn(features, values, look.is_common(values), targets, look, categorical, significant)
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return ranks between -0.5 and 0.5, the same for equal values."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - counts / 2)[inverse] / max(len(values), 1) - 0.5
+    return ranks
 
 
 def _heaps(values: Floats) -> Floats:
@@ -254,11 +276,11 @@ def _learn(
     targets: Floats,
     look: Look | None,
     categorical: tuple[int, ...],
-    min_leaf: int,
+    significant: float,
 ) -> Conditional:
     codes = {place: _code(features[:, place], targets[:, 0]) for place in categorical}
     encoded = _encoded(features, codes)
-    tree = grow(encoded, targets, min_leaf)
+    tree = grow(encoded, targets, significant=significant)
     leaf = tree.leaves(encoded)
     order = np.lexsort((values, leaf))
     starts = np.searchsorted(leaf[order], np.arange(int(tree.leaf.max()) + 2))

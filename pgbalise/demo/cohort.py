@@ -335,6 +335,10 @@ def _build_results(
     minute = _draw_minutes(random, len(samples))[sample_of]
 
     order = np.lexsort((test, patient, minute, day))
+    moments = day[order].astype(np.int64) * 24 * 60 + minute[order]
+    sizes = np.bincount(sample_of)
+    some = random.choice(len(order), size=int(_CANCELLED * len(sizes)))
+    cancelled = day[order[some]].astype(np.int64) * 24 * 60 + _draw_minutes(random, len(some))
     # An interface engine stores a result some minutes to hours later, to the microsecond.
     delay = (random.gamma(2.0, 40 * 60.0, size=len(order)) * 1e6).astype("timedelta64[us]")
     stored = day[order].astype("datetime64[us]") + minute[order].astype("timedelta64[m]") + delay
@@ -344,7 +348,7 @@ def _build_results(
     return Table(
         "lab_result",
         {
-            "result_id": _text(_draw_numbers(random, sample_of[order])),
+            "result_id": _text(_skip_numbers(random, moments, cancelled, sizes, whole=True)),
             "patient_id": _text(ids[patient[order]]),
             "test": _text(tests[test[order]]),
             "value": _numbers(source["value"][order]),
@@ -371,18 +375,30 @@ def _draw_minutes(random: np.random.Generator, count: int) -> NDArray[np.int64]:
     return np.where(random.random(count) < 0.7, morning, whole_day).astype(np.int64)
 
 
-def _draw_numbers(random: np.random.Generator, orders: NDArray[np.int64]) -> NDArray[np.int64]:
+def _skip_numbers(
+    random: np.random.Generator,
+    moments: NDArray[np.int64],
+    cancelled: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    *,
+    whole: bool,
+) -> NDArray[np.int64]:
     """Return rising numbers from 1 that skip some, as a sequence's do.
 
-    ``orders`` is the order that each row belongs to. Before some of them another one was cancelled
-    after its numbers were taken, as many as an order of this hospital takes.
+    ``moments`` are the rows' times, rising, and ``cancelled`` those of orders that were cancelled
+    after they took numbers, as many as one of ``sizes``. ``whole``: rows of one time are kept
+    together.
     """
-    begins = np.flatnonzero(np.r_[True, orders[1:] != orders[:-1]])
-    sizes = np.diff(np.r_[begins, len(orders)])
-    cancelled = random.random(len(begins)) < _CANCELLED
-    step = np.ones(len(orders), np.int64)
-    step[begins] += np.where(cancelled, random.choice(sizes, size=len(begins)), 0)
-    return np.cumsum(step)
+    at = np.searchsorted(moments, cancelled)
+    if whole:
+        # before those of the same time, so that no order is split
+        among = np.zeros(len(at), np.int64)
+    else:
+        among = np.searchsorted(moments, cancelled, side="right") - at + 1
+    at += (random.random(len(at)) * among).astype(np.int64)
+    step = np.ones(len(moments) + 1, np.int64)
+    np.add.at(step, at, random.choice(sizes, size=len(cancelled)))
+    return np.cumsum(step[:-1])
 
 
 def _build_diagnoses(
@@ -396,10 +412,13 @@ def _build_diagnoses(
     event = source["event"].astype(str)
     # within a day as they were entered, which is no order of anything else
     order = np.lexsort((random.random(len(day)), day))
+    days, one = day[order].astype(np.int64), np.ones(1, np.int64)
+    some = random.choice(len(order), size=int(_CANCELLED * len(order)))
+    cancelled = days[some] + random.integers(-3, 4, size=len(some))
     return Table(
         "diagnosis",
         {
-            "diagnosis_id": _text(_draw_numbers(random, np.arange(len(order)))),
+            "diagnosis_id": _text(_skip_numbers(random, days, cancelled, one, whole=False)),
             "patient_id": _text(ids[patient[order]]),
             "event": _text(event[order]),
             "diagnosed_on": _text(day[order]),

@@ -56,6 +56,9 @@ D45     warning   the server's clock differs from this machine's, or runs before
 D46     warning   ssl off, or pg_hba.conf lets a recipient in without a safe password or TLS
 D47     mixed     the key file: readable by others critical, exchangeable or another key warning
 D48     warning   may read a materialised view that keeps the marks of another recipient
+D49     warning   decoys share their key with a row, or will: the sequence has yet to give it
+D50     notice    it has fewer decoys than the policy wants
+D51     notice    rows of decoys of who is revoked, or no recipient of class secondary
 ======  ========  ==================================================================================
 
 "Protected relation" includes its partitions, and the tables it inherits from or that inherit from
@@ -73,7 +76,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pgbalise.doctor import keys, own, relations, roles, routes, server
+from pgbalise.doctor import decoys, keys, own, relations, roles, routes, server
 from pgbalise.doctor.findings import Finding, Report, Severity
 from pgbalise.doctor.relations import showing_views
 from pgbalise.doctor.scene import survey
@@ -113,6 +116,7 @@ _OF_THE_DATABASE = (
     own.catalog,
     own.steps,
     own.policies,
+    decoys.decoys,
     server.event_triggers,
     server.versions,
     server.connections,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pgbalise.decoys.identity import Mode, Role
 from pgbalise.errors import InvalidPolicy
 from pgbalise.marking.document import split_name
 from pgbalise.marking.policy import RecipientClass, Tolerance, load_policy, parse_policy
@@ -146,3 +147,83 @@ def test_synonyms_are_the_same_type() -> None:
     assert SqlType.parse("timestamptz") == SqlType.parse("timestamp with time zone")
     assert SqlType.parse("NUMERIC(5)") == SqlType.parse("decimal(5,0)")
     assert SqlType.parse("float8").name == "double precision"
+
+
+ENTITY = {
+    "key": {"patient_id": "integer"},
+    "decoys": True,
+    "identity": {"ipp": "record_number", "born": "birth_date", "note": "empty", "memo": "empty"},
+}
+STAY = {"key": {"stay_id": "bigint"}, "decoys": True, "parent": {"patient": "dpi.patient"}}
+
+
+def with_decoys(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "decoys": {"entity": "dpi.patient"},
+        "relation": {"dpi.patient": copy.deepcopy(ENTITY), "dpi.stay": copy.deepcopy(STAY)},
+    }
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        table = document
+        for name in parents:
+            known = {"patient": "dpi.patient", "stay": "dpi.stay"}
+            table = table.setdefault(known.get(name, name), {})
+        table[last] = value
+    return document
+
+
+def test_decoys_are_read_with_what_they_default_to() -> None:
+    policy = parse_policy(with_decoys())
+    decoys = policy.decoys
+    assert decoys is not None
+    assert (decoys.entity, decoys.per_recipient, decoys.mode) == (("dpi", "patient"), 5, Mode.SAFE)
+    assert decoys.mail_domain == "example.org"
+    patient = policy.relation("dpi.patient")
+    assert patient.carriers == ()
+    assert patient.identity["ipp"] is Role.RECORD_NUMBER
+    assert patient.needed == ("patient_id",)
+    assert set(patient.named) == {"patient_id", "ipp", "born", "note", "memo"}
+    assert policy.relation("dpi.stay").parents == {"patient": ("dpi", "patient")}
+    assert parse_policy(GOOD).decoys is None
+
+
+@pytest.mark.parametrize(
+    ("change", "value", "complaint"),
+    [
+        ("decoys__entity", "dpi.nobody", "not a relation of the policy with decoys"),
+        ("decoys__entity", None, "text that is not empty"),
+        ("patient__decoys", False, "for a relation with decoys|no carrier"),
+        ("decoys__per_recipient", 0, "whole number from 1"),
+        ("decoys__per_recipient", True, "whole number from 1"),
+        ("decoys__mode", "real", "safe"),
+        ("decoys__mail_domain", "hospital", "no domain name"),
+        ("decoys__mail_domain", "a@b.org", "no domain name"),
+        ("decoys__many", 1, "unknown setting"),
+        (
+            "relation__patient__identity",
+            {"a": "nir", "b": "nir"},
+            "two columns are a patient's nir",
+        ),
+        ("relation__patient__identity", {"a": "colour"}, "of nobody"),
+        ("relation__patient__identity", {"a": ["nir"]}, "of nobody"),
+        ("relation__stay__parent", {"patient": "dpi.ward"}, "not a relation of the policy"),
+        ("relation__stay__parent", {"patient": "patient"}, "of the form schema.name"),
+        (
+            "relation__patient__carrier",
+            {"ipp": {"type": "text", "equivalents": [["a", "b"]]}},
+            "recognised by it",
+        ),
+        ("relation__patient__key", {"a": "integer", "b": "integer"}, "several columns"),
+    ],
+)
+def test_a_bad_policy_on_decoys_is_refused(change: str, value: object, complaint: str) -> None:
+    change = change.replace("patient__decoys", "relation__patient__decoys")
+    with pytest.raises(InvalidPolicy, match=complaint):
+        parse_policy(with_decoys(**{change: value}))
+
+
+def test_a_date_of_birth_may_be_marked_and_tell_who_somebody_is() -> None:
+    carrier = {"born": {"type": "date", "quantum": "1 day"}}
+    relation = parse_policy(with_decoys(relation__patient__carrier=carrier)).relation("dpi.patient")
+    assert relation.carriers[0].column == "born"
+    assert relation.identity["born"] is Role.BIRTH_DATE

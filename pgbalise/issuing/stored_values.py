@@ -10,8 +10,8 @@ from sqlglot import exp
 from pgbalise.catalog import relation_info
 from pgbalise.compile.cells import cast, column
 from pgbalise.compile.views import DECOYS, decoy_table, table
+from pgbalise.issuing.sampling import Member, Use
 from pgbalise.marking.types import Kind, SqlType
-from pgbalise.sampling import Member, Use
 
 if TYPE_CHECKING:
     from pgbalise.marking.policy import Relation

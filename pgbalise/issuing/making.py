@@ -1,12 +1,8 @@
-"""Decoys are made, written where the marked views find them, and taken back.
-
-A decoy derives from the master key, its recipient and its number; so retiring one and making
-another changes none of the others. The same key, number and state of the database give the same.
-"""
+"""Decoys are learned from the stored rows, drawn, and written where the marked views find them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
@@ -15,10 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from pgbalise.compile.views import DECOYS, decoy_table
-from pgbalise.database import applied_policy, check_master_key, recipients
-from pgbalise.decoy_rows import Batch, Place, Rows, Source, put_together, tie_columns
-from pgbalise.decoy_tables import tables_with_decoys
-from pgbalise.decoybook import enter, issued
 from pgbalise.decoys.columns import Sample
 from pgbalise.decoys.identity import Identity, Role
 from pgbalise.decoys.issued import IssuedDecoy
@@ -26,19 +18,17 @@ from pgbalise.decoys.keys import Ints
 from pgbalise.decoys.population import Population, fit_population
 from pgbalise.decoys.texts import write_column
 from pgbalise.decoys.traits import Spaces, TraitKind, person_trait
-from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
-from pgbalise.free_keys import fresh_numbers, read_numbers, sequence_of, take_numbers
-from pgbalise.install import installed
-from pgbalise.marking.decoy_policy import MOST_DECOYS
-from pgbalise.marking.policy import Policy, RecipientClass
-from pgbalise.sampling import Member, Use, family, read_family
-from pgbalise.stored_values import (
+from pgbalise.errors import InvalidInput, InvalidPolicy
+from pgbalise.issuing.free_keys import fresh_numbers, read_numbers
+from pgbalise.issuing.rows import Batch, Place, Rows, Source, put_together, tie_columns
+from pgbalise.issuing.sampling import Member, Use, read_family
+from pgbalise.issuing.stored_values import (
     broken_checks,
-    collided,
     in_use,
     values_of,
     whole_column,
 )
+from pgbalise.marking.policy import Policy
 
 if TYPE_CHECKING:
     from pgbalise.decoys.identities import Site
@@ -49,12 +39,9 @@ Progress = Callable[[str, int, int], None]
 """Called with what is going on, how much of it is done and how much there is."""
 
 
-def _silent(_step: str, _done: int, _total: int) -> None:
-    pass
+def silent(_step: str, _done: int, _total: int) -> None:
+    """Tell nobody about progress."""
 
-
-BATCH: Final = 10_000
-"""Decoys that are drawn at once."""
 
 _ATTEMPTS: Final = 6
 _ROUNDS: Final = 40
@@ -68,7 +55,7 @@ NOBODYS: Final = (*ALONE, Role.PHONE, Role.MOBILE)
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class Wanted:
     """A decoy to be made."""
 
     recipient: str
@@ -76,7 +63,7 @@ class _Wanted:
 
 
 @dataclass
-class _Run:
+class Run:
     """One making of decoys: what it learned, and what is in use."""
 
     session: Session
@@ -95,209 +82,7 @@ class _Run:
     out_of_order: int = 0
 
 
-@dataclass(frozen=True)
-class Issue:
-    """What one making of decoys gave."""
-
-    decoys: list[IssuedDecoy]
-    """The new ones, by recipient and number."""
-    rows: int = 0
-    """Their rows in all relations."""
-    out_of_order: int = 0
-    """Rows whose number does not go with their time as the real ones' do: by these an attacker
-    who sorts by number could find decoys. ``reserve`` makes them fewer, next time."""
-    retired: int = 0
-    """Decoys taken back because a real row has got one of their keys."""
-
-
-def make_decoys(
-    session: Session,
-    key: MasterKey,
-    names: Sequence[str] | None,
-    count: int | None,
-    now: datetime,
-) -> list[IssuedDecoy]:
-    """Give recipients decoys, and return the new ones; as ``issue_decoys``."""
-    return issue_decoys(session, key, names, count, now).decoys
-
-
-def issue_decoys(
-    session: Session,
-    key: MasterKey,
-    names: Sequence[str] | None,
-    count: int | None,
-    now: datetime,
-    progress: Progress = _silent,
-) -> Issue:
-    """Give recipients decoys until each has ``count``, by default as many as the policy says.
-
-    ``names``: only these recipients; None: all of class secondary who are not revoked. Decoys whose
-    keys a real row has got since are retired first, and replaced. Must run inside one transaction.
-    Raise InvalidPolicy when the policy says nothing of decoys or a column's
-    values cannot be made, InvalidRecipient, InvalidInput for another master key or too few patients
-    to learn from, DatabaseProblem when keys run out or somebody else makes decoys.
-    """
-    installed(session)
-    _one_at_a_time(session)
-    policy = applied_policy(session)
-    if policy.decoys is None:
-        raise InvalidPolicy(
-            "the policy in force does not say which decoys to issue",
-            hint="add [decoys] with entity, and apply it",
-        )
-    count = policy.decoys.per_recipient if count is None else count
-    if not 1 <= count <= MOST_DECOYS:
-        raise InvalidInput(f"count must be a whole number from 1 to {MOST_DECOYS}")
-    check_master_key(session, key)
-    roles = _chosen(session, names)
-    members = family(session, policy)
-    version = _policy_version(session)
-    progress("looking at what is there", 0, 1)
-    known = issued(session)
-    clashing = collided(session, members, roles)
-    if clashing:
-        _retire(session, clashing, now)
-    wanted = _wanted(known, roles, count, clashing)
-    if not wanted:
-        return Issue([], retired=len(clashing))
-    run = _learn(session, key, policy, members, known, now, progress)
-    if _policy_version(session) != version:
-        raise DatabaseProblem("the policy changed meanwhile", hint="run it again")
-    made: list[IssuedDecoy] = []
-    progress("making decoys", 0, len(wanted))
-    for batch in _batches(wanted):
-        made += _issue(run, batch)
-        progress("making decoys", len(made), len(wanted))
-    enter(session, made, key.fingerprint())
-    return Issue(made, run.rows, run.out_of_order, len(clashing))
-
-
-def retire(session: Session, names: Sequence[tuple[str, int]], now: datetime) -> int:
-    """Take decoys back, by recipient and number: out of the views, while the catalog keeps them.
-
-    Must run inside one transaction. Those retired before stay as they are. Returns how many were
-    taken back. Raise InvalidInput when there is no such decoy.
-    """
-    installed(session)
-    _one_at_a_time(session)
-    by_name = {(d.recipient, d.number): d for d in issued(session, [role for role, _ in names])}
-    unknown = [f"{role}/{number}" for role, number in names if (role, number) not in by_name]
-    if unknown:
-        raise InvalidInput(
-            f"there is no decoy {unknown[0]}", hint="pgbalise decoys list shows them"
-        )
-    active = [by_name[name] for name in dict.fromkeys(names) if by_name[name].retired_at is None]
-    _retire(session, [decoy.decoy_id for decoy in active], now)
-    return len(active)
-
-
-def reserve(session: Session, count: int) -> dict[str, int]:
-    """Take numbers from the sequences of all relations with decoys, for decoys to have later.
-
-    When those are made, the numbers are holes among real ones, and so fit in time. Returns by
-    ``schema.relation`` the last number taken. Raise InvalidPolicy without decoys in the policy.
-    """
-    installed(session)
-    if not 1 <= count <= 1_000_000:
-        raise InvalidInput("count must be a whole number from 1 to 1,000,000")
-    taken = {}
-    for member in family(session, applied_policy(session)):
-        for name in member.using(Use.NUMBER):
-            sequence = sequence_of(session, member, name)
-            if sequence is not None:
-                taken[member.relation.qualified] = take_numbers(session, sequence, count)[-1]
-    return taken
-
-
-def _one_at_a_time(session: Session) -> None:
-    """Wait for whoever else makes or retires decoys; readers go on."""
-    session.fetch("LOCK TABLE balise.decoy IN SHARE ROW EXCLUSIVE MODE")
-
-
-def _policy_version(session: Session) -> int:
-    [(version,)] = session.fetch(
-        "SELECT max(version) FROM balise.policy WHERE applied_at IS NOT NULL"
-    )
-    return int(version)
-
-
-def _chosen(session: Session, names: Sequence[str] | None) -> list[str]:
-    """The recipients who are to have decoys."""
-    known = {recipient.role: recipient for recipient in recipients(session)}
-    able = [
-        role
-        for role, recipient in known.items()
-        if recipient.revoked_at is None and recipient.recipient_class is RecipientClass.SECONDARY
-    ]
-    if names is None:
-        if not able:
-            raise InvalidRecipient(
-                "nobody is enrolled for secondary use", hint="pgbalise recipient add ROLE"
-            )
-        return able
-    for name in names:
-        if name not in known:
-            raise InvalidRecipient(f"role {name} is not enrolled")
-        if known[name].revoked_at is not None:
-            raise InvalidRecipient(f"role {name} is revoked")
-        if name not in able:
-            raise InvalidRecipient(f"role {name} is enrolled for care, and never gets a decoy")
-    return list(dict.fromkeys(names))
-
-
-def _wanted(
-    known: Sequence[IssuedDecoy], roles: Sequence[str], count: int, clashing: Sequence[int]
-) -> list[_Wanted]:
-    active, last = dict.fromkeys(roles, 0), dict.fromkeys(roles, 0)
-    gone = set(clashing)
-    for decoy in known:
-        if decoy.recipient in active:
-            last[decoy.recipient] = max(last[decoy.recipient], decoy.number)
-            active[decoy.recipient] += decoy.retired_at is None and decoy.decoy_id not in gone
-    return [
-        _Wanted(role, last[role] + more)
-        for role in roles
-        for more in range(1, count - active[role] + 1)
-    ]
-
-
-def _batches(wanted: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Cut into parts of about BATCH decoys; those of one recipient stay together."""
-    part: list[_Wanted] = []
-    for one in wanted:
-        if len(part) >= BATCH and one.recipient != part[-1].recipient:
-            yield part
-            part = []
-        part.append(one)
-    if part:
-        yield part
-
-
-def _retire(session: Session, decoys: Sequence[int], now: datetime) -> None:
-    if not decoys:
-        return
-    ids = list(decoys)
-    session.fetch(
-        "UPDATE balise.decoy SET retired_at = $2::timestamptz WHERE decoy_id = ANY ($1::bigint[])",
-        ids,
-        now.isoformat(),
-    )
-    _remove(session, ids)
-
-
-def _remove(session: Session, decoys: Sequence[int]) -> None:
-    """Delete decoys' rows, found by their recipient and number."""
-    for name in tables_with_decoys(session):
-        session.run(
-            "DELETE FROM %I.%I AS d USING balise.decoy AS b WHERE d.balise_recipient = b.role_name"
-            " AND d.balise_decoy = b.decoy_id AND b.decoy_id = ANY (%L::bigint[])",
-            DECOYS,
-            name,
-            "{" + ",".join(map(str, decoys)) + "}",
-        )
-
-
-def _learn(
+def learn(
     session: Session,
     key: MasterKey,
     policy: Policy,
@@ -305,7 +90,7 @@ def _learn(
     known: Sequence[IssuedDecoy],
     now: datetime,
     progress: Progress,
-) -> _Run:
+) -> Run:
     """Read the real rows, and learn all that decoys are made from."""
     from pgbalise.decoys.identities import learn_site
 
@@ -349,7 +134,7 @@ def _learn(
     }
     source = Source(members, readings, numbers, tie_columns(members, readings))
     site = learn_site(texts)
-    return _Run(
+    return Run(
         session, key, policy, source, population, site, now, taken, persons, keys_in_text, retired
     )
 
@@ -381,7 +166,7 @@ def _numbers_of(decoys: Sequence[IssuedDecoy], name: str) -> dict[str, list[int]
     return found
 
 
-def _issue(run: _Run, wanted: Sequence[_Wanted]) -> list[IssuedDecoy]:
+def make_batch(run: Run, wanted: Sequence[Wanted]) -> list[IssuedDecoy]:
     """Make decoys and write their rows; those that break a constraint are drawn again."""
     made: list[IssuedDecoy] = []
     pending = list(wanted)
@@ -397,8 +182,8 @@ def _issue(run: _Run, wanted: Sequence[_Wanted]) -> list[IssuedDecoy]:
 
 
 def _attempt(
-    run: _Run, wanted: Sequence[_Wanted], attempt: int
-) -> tuple[list[IssuedDecoy], list[_Wanted], str]:
+    run: Run, wanted: Sequence[Wanted], attempt: int
+) -> tuple[list[IssuedDecoy], list[Wanted], str]:
     """Draw and write decoys once; return those that hold, the others, and what one broke."""
     session, members = run.session, run.source.members
     again = (attempt,) if attempt else ()
@@ -448,7 +233,7 @@ def _attempt(
     return done, [one for at, one in enumerate(wanted) if bad[at]], why
 
 
-def _identities(run: _Run, seeds: Sequence[bytes], entity: Sample) -> list[tuple[Identity, Spaces]]:
+def _identities(run: Run, seeds: Sequence[bytes], entity: Sample) -> list[tuple[Identity, Spaces]]:
     """Draw who decoys are; nobody is somebody else, in the database or among the decoys."""
     from pgbalise.decoys.identities import draw_identities
 
@@ -498,7 +283,7 @@ def _identities(run: _Run, seeds: Sequence[bytes], entity: Sample) -> list[tuple
     )
 
 
-def _sexes_and_births(run: _Run, entity: Sample) -> tuple[list[str], list[date | None]]:
+def _sexes_and_births(run: Run, entity: Sample) -> tuple[list[str], list[date | None]]:
     count = len(entity)
     sexes: list[str] = [""] * count
     births: list[date | None] = [None] * count
@@ -514,7 +299,7 @@ def _sexes_and_births(run: _Run, entity: Sample) -> tuple[list[str], list[date |
     return sexes, births
 
 
-def _held(run: _Run, identities: Sequence[Identity]) -> dict[Role, set[str]]:
+def _held(run: Run, identities: Sequence[Identity]) -> dict[Role, set[str]]:
     """Which of the drawn values real rows have."""
     held: dict[Role, set[str]] = {}
     for member in run.source.members:
@@ -527,7 +312,7 @@ def _held(run: _Run, identities: Sequence[Identity]) -> dict[Role, set[str]]:
     return held
 
 
-def _used(run: _Run, places: Mapping[str, int]) -> dict[Place, tuple[Ints, Ints]]:
+def _used(run: Run, places: Mapping[str, int]) -> dict[Place, tuple[Ints, Ints]]:
     """What numbers the recipients' decoys have, and those retired had as patients."""
     found = {}
     for at, member in enumerate(run.source.members):
@@ -546,7 +331,7 @@ def _used(run: _Run, places: Mapping[str, int]) -> dict[Place, tuple[Ints, Ints]
     return found
 
 
-def _fresh(run: _Run, place: Place, offset: int, count: int) -> Ints:
+def _fresh(run: Run, place: Place, offset: int, count: int) -> Ints:
     """New numbers, the same ones for every batch; they fit all recipients."""
     pool = run.fresh.setdefault(place, [])
     missing = offset + count - len(pool)

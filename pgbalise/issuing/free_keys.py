@@ -28,7 +28,7 @@ from pgbalise.frames import one_chunk
 from pgbalise.marking.types import INTEGER_TOPS, SqlType
 
 if TYPE_CHECKING:
-    from pgbalise.sampling import Member, Reading
+    from pgbalise.issuing.sampling import Member, Reading
     from pgbalise.session import Session
 
 _WHOLE: Final = 5_000_000

@@ -29,12 +29,12 @@ from pgbalise.decoys.keys import (
 from pgbalise.decoys.stream import Stream
 from pgbalise.decoys.texts import write_column
 from pgbalise.decoys.uniforms import uniforms
-from pgbalise.free_keys import microseconds_of
-from pgbalise.sampling import Use
+from pgbalise.issuing.free_keys import microseconds_of
+from pgbalise.issuing.sampling import Use
 
 if TYPE_CHECKING:
-    from pgbalise.free_keys import Numbers
-    from pgbalise.sampling import Member, Reading
+    from pgbalise.issuing.free_keys import Numbers
+    from pgbalise.issuing.sampling import Member, Reading
 
 _NEAR: Final = 31 * DAY
 """When a row's time is moved, those of its times move along that are not farther from it."""
