@@ -6,6 +6,7 @@ no (``trace``: no one is accused; ``doctor``: a critical finding), 2 an error, t
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -19,7 +20,17 @@ from rich.text import Text
 from typer.exceptions import Abort, TyperException
 
 from pgbalise import __version__
-from pgbalise.command import AsJson, Dsn, KeyCommand, KeyFile, master_key, out, print_json, working
+from pgbalise.command import (
+    BROKEN_PIPE,
+    AsJson,
+    Dsn,
+    KeyCommand,
+    KeyFile,
+    master_key,
+    out,
+    print_json,
+    working,
+)
 from pgbalise.decoy_commands import decoys_app
 from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.evaluate_command import evaluate
@@ -93,8 +104,10 @@ def main() -> None:
     except Abort:
         _complain("interrupted")
     except BrokenPipeError:
-        sys.exit(141)
+        sys.exit(BROKEN_PIPE)
     except Exception as problem:  # noqa: BLE001 - a fault must not look like an answer
+        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+            _complain("there is no room left on the disk")
         where = traceback.extract_tb(problem.__traceback__)[-1]
         fault = f"{type(problem).__name__} in {Path(where.filename).name}, line {where.lineno}"
         # its message might hold a patient's value

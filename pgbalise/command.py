@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,9 @@ from rich.progress import (
 from pgbalise.errors import InvalidInput
 from pgbalise.keyfile import key_from_command, read_key
 from pgbalise.marking.keys import MasterKey
+
+BROKEN_PIPE = 141
+"""Exit status when nobody reads on: what a shell makes of SIGPIPE."""
 
 Dsn = Annotated[
     str,
@@ -69,8 +74,18 @@ TimestampUrl = Annotated[
     typer.Option("--timestamp", help="Have this RFC 3161 authority confirm the seal's time."),
 ]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich ends with 1, which to some commands means: nothing found
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(BROKEN_PIPE)
+
+
+out = _Console(highlight=False)
+err = _Console(stderr=True, highlight=False)
 
 _NO_KEY = InvalidInput("this needs the master key", hint="give --key FILE or --key-command")
 

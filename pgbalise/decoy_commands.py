@@ -20,6 +20,7 @@ from pgbalise.command import (
     out,
     print_json,
 )
+from pgbalise.decoys.identity import Role
 from pgbalise.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -67,14 +68,14 @@ def generate(
     elif made:
         recipients = len({decoy.recipient for decoy in made})
         out.print(
-            f"issued {len(made):,} decoys with {issue.rows:,} rows to {recipients:,} recipients;"
-            " have that recorded: pgbalise registry record",
+            f"issued {_counted(len(made), 'decoy')} with {_counted(issue.rows, 'row')} to"
+            f" {_counted(recipients, 'recipient')}; have that recorded: pgbalise registry record",
             soft_wrap=True,
         )
         if issue.out_of_order:
             out.print(
-                f"{issue.out_of_order:,} rows have numbers that do not go with their times:"
-                " pgbalise decoys reserve makes room for the next ones",
+                f"of these rows, {issue.out_of_order:,} have numbers that do not go with their"
+                " times: pgbalise decoys reserve makes room for the next ones",
                 soft_wrap=True,
             )
     else:
@@ -98,15 +99,24 @@ def show(
 
     with connect(dsn) as session:
         installed(session)
-        found = issued(session, [role] if role is not None else None, retired=retired)
+        ever = issued(session, [role] if role is not None else None)
+    found = [decoy for decoy in ever if retired or decoy.retired_at is None]
     if as_json:
         print_json([_as_json(decoy, identities=identities) for decoy in found])
     elif not found:
-        out.print("no decoys have been issued")
+        whom = f" to {role}" if role is not None else ""
+        out.print(Text(f"no decoys have been issued{whom}" if not ever else _ALL_RETIRED))
     elif identities or role is not None:
-        out.print(_one_by_one(found, identities=identities))
+        out.print(_one_by_one(found, retired=retired, identities=identities))
     else:
-        out.print(_by_recipient(found))
+        out.print(_by_recipient(found, retired=retired))
+
+
+_ALL_RETIRED = "all decoys have been retired; --retired lists them"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _as_json(decoy: IssuedDecoy, *, identities: bool) -> dict[str, Any]:
@@ -117,27 +127,36 @@ def _as_json(decoy: IssuedDecoy, *, identities: bool) -> dict[str, Any]:
     return body
 
 
-def _by_recipient(found: list[IssuedDecoy]) -> Table:
-    table = Table("recipient", "decoys", "retired", "mode", "last issued")
+def _by_recipient(found: list[IssuedDecoy], *, retired: bool) -> Table:
+    table = Table("recipient", "decoys", *(["retired"] if retired else []), "mode", "last issued")
+    table.columns[0].overflow = "fold"
     active = Counter(d.recipient for d in found if d.retired_at is None)
     gone = Counter(d.recipient for d in found if d.retired_at is not None)
     for name in dict.fromkeys(decoy.recipient for decoy in found):
         last = max((d for d in found if d.recipient == name), key=lambda d: d.number)
-        table.add_row(
-            Text(name), str(active[name]), str(gone[name]), last.mode.value, _time(last.issued_at)
-        )
+        counts = [active[name], *([gone[name]] if retired else [])]
+        table.add_row(Text(name), *map(str, counts), last.mode.value, _time(last.issued_at))
     return table
 
 
-def _one_by_one(found: list[IssuedDecoy], *, identities: bool) -> Table:
-    table = Table("decoy", "mode", "issued", "retired", *(["who"] if identities else []))
+def _one_by_one(found: list[IssuedDecoy], *, retired: bool, identities: bool) -> Table:
+    more = (["retired"] if retired else []) + (["who"] if identities else [])
+    table = Table("decoy", "mode", "issued", *more)
+    table.columns[0].overflow = "fold"
     for decoy in found:
-        retired = _time(decoy.retired_at) if decoy.retired_at else ""
-        row = [Text(decoy.name), decoy.mode.value, _time(decoy.issued_at), retired]
+        row = [Text(decoy.name), Text(decoy.mode.value), Text(_time(decoy.issued_at))]
+        if retired:
+            row.append(Text(_time(decoy.retired_at) if decoy.retired_at else ""))
         if identities:
-            row.append(Text(", ".join(decoy.identity.values())))
+            row.append(Text(_who(decoy)))
         table.add_row(*row)
     return table
+
+
+def _who(decoy: IssuedDecoy) -> str:
+    first = (Role.FAMILY_NAME, Role.BIRTH_NAME, Role.GIVEN_NAME, Role.FULL_NAME, Role.BIRTH_DATE)
+    roles = [role for role in first if role in decoy.identity]
+    return ", ".join(decoy.identity[role] for role in dict.fromkeys([*roles, *decoy.identity]))
 
 
 def _time(moment: datetime) -> str:
@@ -164,7 +183,10 @@ def take_back(
         installed(session)
         names = [(role, one) for one in number or []]
         if everything:
-            names = [(role, d.number) for d in issued(session, [role], retired=False)]
+            ever = issued(session, [role])
+            if not ever:
+                raise InvalidInput(f"no decoy was issued to {role}", hint="pgbalise decoys list")
+            names = [(role, d.number) for d in ever if d.retired_at is None]
         count = retire(session, names, datetime.now(UTC)) if names else 0
     if as_json:
         print_json({"retired": count})

@@ -27,6 +27,8 @@ from pgbalise.detectors.formats import FORMATS, FormatName
 from pgbalise.detectors.patterns import Selection, rule_name, select
 from pgbalise.errors import InvalidInput
 
+_FORMATS = f"Of which tool: {', '.join(FormatName)}."
+
 
 def export(
     output: Annotated[
@@ -38,7 +40,7 @@ def export(
             show_default=False,
         ),
     ],
-    format_name: Annotated[FormatName, typer.Option("--format", help="Of which tool.")] = (
+    format_name: Annotated[FormatName, typer.Option("--format", metavar="FORMAT", help=_FORMATS)] = (
         FormatName.JSONL
     ),
     recipient: Annotated[
@@ -51,9 +53,9 @@ def export(
         str | None,
         typer.Option(help="Only these kinds: record, nir, phone, mail, rpps, person; with commas."),
     ] = None,
-    retired: Annotated[bool, typer.Option(help="Also decoys that were taken back.")] = False,
+    retired: Annotated[bool, typer.Option("--retired", help="Also decoys that were taken back.")] = False,
     name_recipients: Annotated[
-        bool, typer.Option(help="Say in the rules whose decoy it is.")
+        bool, typer.Option("--name-recipients", help="Say in the rules whose decoy it is.")
     ] = False,
     dsn: Dsn = "",
     decoys: Annotated[
@@ -209,6 +211,11 @@ def _staged(output: Path, files: Files) -> Iterator[Any]:
     Files have mode 0600, a folder 0700. Raise InvalidInput when they cannot be written, or when
     the place of a folder is taken.
     """
+    if not output.name:
+        raise InvalidInput("--output: this names no file")
+    if output.exists() and not (output.is_file() or output.is_dir()):
+        # a device, or a pipe: the file would take its place
+        raise InvalidInput(f"{output}: cannot be written: not an ordinary file")
     unfinished = output.with_name(output.name + ".unfinished")
     try:
         if len(files) > 1 and output.suffix.lower() != ".zip":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from pgbalise.command import AsJson, err, out, print_json, working
@@ -80,24 +79,16 @@ def _decoys(file: Path | None, dsn: str | None) -> list[IssuedDecoy]:
 
 
 def _print(findings: Findings, show: bool) -> None:
-    if findings.hits:
-        table = Table("decoy", "kind", "certainty", "file", "line", "offset", box=None)
-        table.columns[3].overflow = "fold"
-        if show:
-            table.add_column("text", overflow="fold")
-        for hit in findings.hits:
-            where = f"{hit.file}!{hit.member}" if hit.member else hit.file
-            cells = [
-                hit.decoy,
-                hit.kind,
-                "certain" if hit.certain else "possible",
-                where,
-                str(hit.line),
-                str(hit.offset),
-            ]
-            table.add_row(*map(Text, [*cells, hit.written] if show else cells))
-        out.print(table)
+    # one line each, however long: a table would fold names of files, and cut those of decoys
+    width = max((len(hit.decoy) for hit in findings.hits), default=0)
+    for hit in findings.hits:
+        where = f"{hit.file}!{hit.member}" if hit.member else hit.file
+        certainty = "certain" if hit.certain else "possible"
+        line = f"{hit.decoy:{width}}  {hit.kind:6}  {certainty:8}  {where}:{hit.line}"
+        written = f"  {hit.written}" if show else ""
+        out.print(Text(f"{line}  byte {hit.offset:,}{written}"), soft_wrap=True)
     for unread in findings.unread:
         where = f"{unread.file}!{unread.member}" if unread.member else unread.file
         err.print(Text(f"{where}: not read: {unread.reason}"), soft_wrap=True)
-    out.print(f"{findings.found} found in {findings.files} files, {findings.bytes:,} bytes")
+    files = f"{findings.files:,} file{'' if findings.files == 1 else 's'}"
+    out.print(f"{findings.found:,} found in {files}, {findings.bytes:,} bytes")

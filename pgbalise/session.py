@@ -143,6 +143,8 @@ _HINTS: dict[type[psycopg.Error], str] = {
     errors.ReadOnlySqlTransaction: "this is a standby or a read-only session: use the primary",
 }
 
+_MISSING = (errors.InvalidSchemaName, errors.UndefinedFunction, errors.UndefinedTable)
+
 
 @contextmanager
 def problems() -> Iterator[None]:
@@ -153,6 +155,8 @@ def problems() -> Iterator[None]:
         diag = problem.diag
         text = diag.message_primary or str(problem).strip().splitlines()[0]
         hint = _HINTS.get(type(problem)) or diag.message_hint
+        if isinstance(problem, _MISSING) and "balise" in text:
+            hint = "this database has no pgbalise, or an older one: run pgbalise init"
         if isinstance(problem, errors.DependentObjectsStillExist) and diag.message_detail:
             # names of objects; other errors' details may hold values
             hint = "; ".join(diag.message_detail.splitlines())

@@ -100,7 +100,7 @@ def test_from_generation_to_retirement(run: Any, key: Path) -> None:
     ]
     assert made["rows"] == 4
     assert "nothing to do" in run("generate", "--key", key).stdout
-    assert "issued 1 decoys with 1 rows to 1 recipients" in " ".join(
+    assert "issued 1 decoy with 1 row to 1 recipient;" in " ".join(
         run("generate", "ben", "--count", 3, "--key", key).stdout.split()
     )
     listed = run("list").stdout
@@ -115,6 +115,8 @@ def test_from_generation_to_retirement(run: Any, key: Path) -> None:
     assert datetime.fromisoformat(second["retired_at"]) < datetime.now(UTC)
     assert json.loads(run("retire", "ben", "--all", "--json").stdout) == {"retired": 3}
     assert run("retire", "ben", "--all").stdout == "retired: 0\n"
+    assert run("list", "ben").stdout == "all decoys have been retired; --retired lists them\n"
+    assert run("list", "nobody").stdout == "no decoys have been issued to nobody\n"
 
 
 def test_who_they_are_is_shown_only_when_asked_for(
@@ -152,6 +154,7 @@ def test_reserving_takes_numbers(run: Any, session: PsycopgSession) -> None:
         (("generate", "--count", "0"), "count must be a whole number from 1 to 1000"),
         (("retire", "ana"), "which decoys? (give their numbers, or --all)"),
         (("retire", "ana", "7"), "there is no decoy ana/7"),
+        (("retire", "nobody", "--all"), "no decoy was issued to nobody"),
         (("reserve", "--count", "0"), "count must be"),
     ],
 )

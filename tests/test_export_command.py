@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -134,6 +135,25 @@ def test_no_decoy_and_no_place_are_errors(book: Path, tmp_path: Path) -> None:
     assert "no decoy to export" in complaint(*words, "--decoys", empty, "-o", tmp_path / "out")
     nowhere = tmp_path / "missing" / "out"
     assert "cannot be written" in complaint(*words, "--decoys", book, "-o", nowhere)
+
+
+def test_a_device_or_a_pipe_stays_what_it_is(book: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for output in (pipe, "/dev/null", "", "."):
+        assert "--output" in (
+            said := complaint("decoys", "export", "-o", output, "--decoys", book)
+        ) or "not an ordinary file" in said
+    assert pipe.is_fifo()
+    assert Path("/dev/null").is_char_device()
+
+
+def test_a_database_without_decoys_says_what_to_do(
+    cluster: ThrowawayCluster, empty_db: psycopg.Connection[Any], tmp_path: Path
+) -> None:
+    dsn = cluster.dsn(empty_db.info.dbname)
+    said = complaint("decoys", "export", "-o", tmp_path / "out", "--dsn", dsn)
+    assert "run pgbalise init" in said
 
 
 def test_the_ledger_knows_who_was_given_which_decoys(

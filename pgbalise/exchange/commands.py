@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pgbalise.command import AsJson, Registry, counting, out, print_json
-from pgbalise.errors import InvalidInput
+from pgbalise.errors import InvalidInput, PgbaliseError
 from pgbalise.registry.commands import moment
 
 if TYPE_CHECKING:
@@ -427,16 +427,25 @@ def member_add(
     as_json: AsJson = False,
 ) -> None:
     """Admit an establishment. Its token is shown this once: only its hash is kept."""
-    from pgbalise.exchange.store import add_member
+    from pgbalise.exchange.store import add_member, region
     from pgbalise.keyfile import write_private
     from pgbalise.registry.store import open_registry
 
     with open_registry(registry) as connection:
-        if output is not None and output.exists():
-            raise InvalidInput(f"{output}: there is a file already")
-        token = add_member(connection, name, datetime.now(UTC), rotate=rotate)
+        region(connection)
+        if output is not None:
+            if output.exists():
+                raise InvalidInput(f"{output}: there is a file already")
+            # nobody is given a token that cannot be kept
+            write_private(output, b"")
+        try:
+            token = add_member(connection, name, datetime.now(UTC), rotate=rotate)
+        except PgbaliseError:
+            if output is not None:
+                output.unlink()
+            raise
     if output is not None:
-        write_private(output, token.encode() + b"\n")
+        output.write_text(f"{token}\n")
     if as_json:
         print_json({"member": name, "token": None if output is not None else token})
     elif output is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 from base64 import b64encode
@@ -448,6 +450,10 @@ def prepared(app: ASGIApp, listen: Listen) -> tuple[uvicorn.Server, socket.socke
     )
     try:
         configuration.load()
+    except ssl.SSLError:
+        raise EnvironmentProblem(
+            "the certificate or its key: not PEM, or not of each other"
+        ) from None
     except OSError as problem:
         raise EnvironmentProblem(
             f"the certificate or its key: {problem.strerror or 'unusable'}"
@@ -457,7 +463,9 @@ def prepared(app: ASGIApp, listen: Listen) -> tuple[uvicorn.Server, socket.socke
         opened = socket.create_server((listen.host, listen.port), family=family, backlog=256)
     except OSError as problem:
         raise EnvironmentProblem(
-            f"cannot listen on {listen.host}, port {listen.port}: {problem.strerror}"
+            # Python's own words repeat the address
+            f"cannot listen on {listen.host}, port {listen.port}:"
+            f" {os.strerror(problem.errno) if problem.errno else problem.strerror}"
         ) from None
     return _Server(configuration), opened
 

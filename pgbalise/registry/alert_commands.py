@@ -149,7 +149,7 @@ def alert_relay(
         Path,
         typer.Option(
             "--config",
-            help="Whom to tell: the proxy's configuration, or one with only [alerts] and registry.",
+            help="Whom to tell: the proxy's configuration, or one with only alerts and registry.",
             show_default=False,
         ),
     ],
@@ -169,7 +169,7 @@ def alert_relay(
         bool, typer.Option("--json", help="Print one JSON object at the end.")
     ] = False,
 ) -> None:
-    """Tell of the events of balise.check(), until SIGTERM. A proxy with [tripwires] does it too."""
+    """Tell of the events of balise.check(), until SIGTERM. A proxy whose configuration names tripwires does too."""
     from pgbalise.alerts import AlertDesk, parse_sinks, senders
     from pgbalise.session import check_dsn, connect
     from pgbalise.tripwires import follow, relay
@@ -211,6 +211,6 @@ def alert_relay(
         _print_json({"taken": taken, "waiting": waiting, "problems": desk.problems})
     elif once:
         for name, why in desk.problems.items():
-            typer.echo(f"{name}: {why}", err=True)
+            typer.echo(why if why.startswith(name) else f"{name}: {why}", err=True)
         typer.echo(f"{taken} taken, {waiting} still to be told")
     raise typer.Exit(1 if waiting else 0)

@@ -177,7 +177,8 @@ def _facts(subject: TraceReport | Verdict, verdict: Verdict) -> Group:
         ("cells", f"{verdict.cells_used:,} used of {verdict.cells_marked:,} marked"),
     ]
     if isinstance(subject, TraceReport):
-        seen.insert(0, ("relation", visible(", ".join(subject.relations))))
+        if subject.relations:
+            seen.insert(0, ("relation", visible(", ".join(subject.relations))))
         seen += _epochs(subject)
     rule = [
         ("threshold", f"log10 N/α = {_exponent(verdict.threshold_log10, verdict)}"),

@@ -116,7 +116,8 @@ def scan(
     when a path is not there, EnvironmentProblem when the disk is full or a library is missing.
     """
     for path in paths:
-        if path != STANDARD_INPUT and not Path(path).exists():
+        # an empty one would be the current folder: a variable that is not set
+        if path != STANDARD_INPUT and not (path and Path(path).exists()):
             raise InvalidInput(f"{printable(path)}: there is no such file or folder")
     findings = Findings()
     search = _Search(book, findings, possible, limit)

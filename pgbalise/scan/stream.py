@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,9 @@ from pgbalise.scan.book import MARGIN, Book, Sighting
 
 PIECE: Final = 2 << 20
 """Bytes of the pieces that are read fastest."""
+
+_ACCENTED: Final = 8
+"""Bytes beside a place in which accented letters are looked for: it begins and ends with ASCII."""
 
 Change = Callable[[bytes], bytes]
 """What is done to a piece before it is looked at; its length and its newlines stay."""
@@ -49,7 +53,7 @@ def places(
         for sighting in book.find(seen, possible=possible):
             if low <= sighting.start < high:
                 before = line + held.count(b"\n", 0, sighting.start)
-                written = seen[sighting.start : sighting.end]
+                written = _written(seen, sighting.start, sighting.end)
                 yield Place(offset + sighting.start, before, sighting, written)
         if not last:
             keep = high - MARGIN
@@ -57,3 +61,16 @@ def places(
             offset += keep
             held = held[keep:]
             first = False
+
+
+def _written(text: bytes, start: int, end: int) -> bytes:
+    """Return what stands at a place, with the accented letters at its ends."""
+    before = text[max(0, start - _ACCENTED) : start].decode("utf-8", "replace")
+    after = text[end : end + _ACCENTED].decode("utf-8", "replace")
+    head = "".join(takewhile(_accented, reversed(before)))[::-1]
+    tail = "".join(takewhile(_accented, after))
+    return head.encode() + text[start:end] + tail.encode()
+
+
+def _accented(character: str) -> bool:
+    return character.isalpha() and not character.isascii()

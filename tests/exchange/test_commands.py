@@ -172,6 +172,7 @@ def test_an_empty_book_withdraws_nothing_unless_it_is_said(
 def test_members_are_admitted_listed_and_revoked(registry_dsn: str, tmp_path: Path) -> None:
     env = {"PGBALISE_REGISTRY": registry_dsn}
     assert "exchange init" in complaint("serve", "--listen", "127.0.0.1:0", env=env)
+    assert "exchange init" in complaint("member", "add", RENNES, env=env)
     assert len(answer("init", "Bretagne", env=env)["salt"]) == 32
     assert "already" in complaint("init", "Bretagne", env=env)
     shown = run("member", "add", RENNES, env=env).out.strip()
@@ -181,7 +182,11 @@ def test_members_are_admitted_listed_and_revoked(registry_dsn: str, tmp_path: Pa
     assert told == {"member": VITRE, "token": None}
     assert file.stat().st_mode & 0o777 == 0o600
     assert "a file already" in complaint("member", "add", PARC, "-o", file, env=env)
-    assert "--rotate" in complaint("member", "add", RENNES, env=env)
+    nowhere = tmp_path / "missing" / "token"
+    assert str(nowhere) in complaint("member", "add", PARC, "-o", nowhere, env=env)
+    fresh = tmp_path / "fresh"
+    assert "--rotate" in complaint("member", "add", RENNES, "-o", fresh, env=env)
+    assert not fresh.exists()
     assert answer("member", "add", RENNES, "--rotate", env=env)["token"] != shown
     assert "no such member" in complaint("member", "add", "x", "--rotate", env=env)
     assert "48 bytes" in complaint("member", "add", "é" * 25, env=env)

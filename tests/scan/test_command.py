@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import os
@@ -79,6 +80,54 @@ def test_found_is_status_0_and_tells_where_but_not_what(book: Path, files: Path)
     assert b"patient.7" in shown.stdout
 
 
+def test_a_hit_is_a_line_of_its_own_and_whole(book: Path, files: Path) -> None:
+    folder = files / ("a long name of a folder " * 6)
+    folder.mkdir()
+    who = DECOYS[3].identity
+    names = f"{who[Role.FAMILY_NAME]} {who[Role.GIVEN_NAME]}"
+    (folder / "b.txt").write_text(f"\n{names} {who[Role.BIRTH_DATE]}\n{MAIL}")
+    [first, second, total] = run("--decoys", book, files, "--show").stdout.decode().splitlines()
+    assert first.split()[:3] == [DECOYS[3].name, "person", "certain"]
+    assert f"{folder / 'b.txt'}:2  byte 1  {names}" in first
+    assert f"{folder / 'b.txt'}:3" in second
+    assert total.startswith("2 found in 2 files")
+
+
+@pytest.mark.parametrize("text", ["Zoé", "ÉLODIE", "Noë"])
+def test_what_is_shown_has_its_accents_at_both_ends(tmp_path: Path, files: Path, text: str) -> None:
+    (one,) = make_decoys(1)
+    named = dataclasses.replace(one, identity={**one.identity, Role.GIVEN_NAME: text})
+    (tmp_path / "book").write_text(write_decoys([named]), "utf-8")
+    family, born = named.identity[Role.FAMILY_NAME], named.identity[Role.BIRTH_DATE]
+    lines = f"{born};{family};{text};x\n{text};{family};{born}\n"
+    (files / "b.csv").write_text(lines, "utf-8")
+    done = run("--decoys", tmp_path / "book", files, "--show", "--json")
+    first, second = (hit["text"] for hit in json.loads(done.stdout)["hits"])
+    assert first.endswith(f"{family};{text}")
+    assert second.startswith(f"{text};{family}")
+
+
+def test_who_reads_no_further_is_not_told_that_nothing_was_found(book: Path, files: Path) -> None:
+    (files / "b.txt").write_text(f"{MAIL}\n" * 20_000)
+    command = [sys.executable, "-m", "pgbalise", "scan", "--decoys", str(book), str(files)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as scanning:
+        assert scanning.stdout is not None
+        scanning.stdout.readline()
+        scanning.stdout.close()
+        assert scanning.wait() == 141
+        assert scanning.stderr is not None
+        assert scanning.stderr.read() == b""
+
+
+def test_a_full_disk_is_told_in_one_line(book: Path, files: Path) -> None:
+    (files / "b.txt").write_text(f"{MAIL}\n")
+    command = [sys.executable, "-m", "pgbalise", "scan", "--decoys", str(book), str(files)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr == b"pgbalise: there is no room left on the disk\n"
+
+
 def test_standard_input_is_searched_plain_and_packed(book: Path) -> None:
     text = f"x {MAIL}\n".encode()
     for given in (text, gzip.compress(text)):
@@ -125,9 +174,10 @@ def test_without_one_list_of_decoys_nothing_is_searched(files: Path, wrong: list
 
 
 def test_a_path_that_is_not_there_is_an_error(book: Path, files: Path) -> None:
-    done = run("--decoys", book, files, files / "missing")
-    assert done.returncode == 2
-    assert not done.stdout
+    for missing in (files / "missing", ""):
+        done = run("--decoys", book, files, missing)
+        assert done.returncode == 2
+        assert not done.stdout
 
 
 def test_decoys_come_from_the_database(
