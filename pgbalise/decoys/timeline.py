@@ -26,7 +26,7 @@ Bools = NDArray[np.bool_]
 
 _CROSSING = 0.08
 """How likely a history is to go on as another one after a day."""
-_GAP_WIDTH = 0.03
+_GAP_WIDTH = 0.015
 _LENGTH_WIDTH = 0.01
 _WEEK = 7
 _UNEVEN = 0.7
