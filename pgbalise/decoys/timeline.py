@@ -30,6 +30,8 @@ _GAP_WIDTH = 0.015
 _LENGTH_WIDTH = 0.01
 _EDIT = 0.04
 """How likely an ordinary day is left out, and as likely it happens twice."""
+_LONG = 60
+"""Days of a wait that another day may lie in."""
 _WEEK = 7
 _UNEVEN = 0.7
 _CLOCK_WIDTH = 0.15
@@ -244,7 +246,7 @@ class Timeline:
         whole = self.gap[day].copy()
         free = self.ordinary[day] & ~first & ~last
         left_out = free & (chance[:, 0] < _EDIT)
-        twice = free & (chance[:, 0] > 1 - _EDIT) & (whole > 1)
+        twice = free & (chance[:, 0] > 1 - _EDIT) & (whole > _LONG)
         # what a day left out had before it comes before the next one that stays
         stays = np.flatnonzero(~left_out)
         into = np.searchsorted(stays, np.arange(len(who)))
@@ -255,7 +257,8 @@ class Timeline:
         again = np.zeros(len(place), bool)
         again[1:] = place[1:] == place[:-1]
         doubled = twice[stays][place]
-        part = np.clip(np.rint(whole * share), 1, np.maximum(whole - 1, 1))[place]
+        # about halfway, by whole weeks: as short as any, waits would tell
+        part = (_WEEK * np.rint(whole * (0.3 + 0.4 * share) / _WEEK))[place]
         parts = np.where(doubled, np.where(again, whole[place] - part, part), whole[place])
         ratio = np.where(doubled, parts / np.maximum(whole[place], 1), 1.0)
         return who[place], day[place], since[place] * ratio, parts
