@@ -75,7 +75,6 @@ TimestampUrl = Annotated[
 ]
 
 
-
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         # rich ends with 1, which to some commands means: nothing found

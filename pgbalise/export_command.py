@@ -40,9 +40,9 @@ def export(
             show_default=False,
         ),
     ],
-    format_name: Annotated[FormatName, typer.Option("--format", metavar="FORMAT", help=_FORMATS)] = (
-        FormatName.JSONL
-    ),
+    format_name: Annotated[
+        FormatName, typer.Option("--format", metavar="FORMAT", help=_FORMATS)
+    ] = (FormatName.JSONL),
     recipient: Annotated[
         list[str] | None, typer.Option(help="Only decoys of this recipient; repeatable.")
     ] = None,
@@ -53,7 +53,9 @@ def export(
         str | None,
         typer.Option(help="Only these kinds: record, nir, phone, mail, rpps, person; with commas."),
     ] = None,
-    retired: Annotated[bool, typer.Option("--retired", help="Also decoys that were taken back.")] = False,
+    retired: Annotated[
+        bool, typer.Option("--retired", help="Also decoys that were taken back.")
+    ] = False,
     name_recipients: Annotated[
         bool, typer.Option("--name-recipients", help="Say in the rules whose decoy it is.")
     ] = False,

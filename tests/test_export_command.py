@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from pgbalise.decoys.issued import write_decoys
+from pgbalise.demo.cluster import ThrowawayCluster
 from pgbalise.detectors.formats import FormatName
 from pgbalise.detectors.patterns import rule_name
 from pgbalise.install import install
@@ -141,9 +142,10 @@ def test_a_device_or_a_pipe_stays_what_it_is(book: Path, tmp_path: Path) -> None
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for output in (pipe, "/dev/null", "", "."):
-        assert "--output" in (
-            said := complaint("decoys", "export", "-o", output, "--decoys", book)
-        ) or "not an ordinary file" in said
+        assert (
+            "--output" in (said := complaint("decoys", "export", "-o", output, "--decoys", book))
+            or "not an ordinary file" in said
+        )
     assert pipe.is_fifo()
     assert Path("/dev/null").is_char_device()
 

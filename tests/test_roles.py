@@ -90,7 +90,7 @@ CREATE ROLE writer LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE courier LOGIN;
 GRANT USAGE ON SCHEMA balise_registry TO writer, courier, reader;
 GRANT SELECT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier, reader;
 GRANT INSERT ON ALL TABLES IN SCHEMA balise_registry TO writer, courier;
-GRANT UPDATE ON balise_registry.recipient TO writer;
+GRANT UPDATE ON balise_registry.recipient, balise_registry.decoy TO writer;
 GRANT UPDATE (closed_at, conclusion) ON balise_registry.investigation TO writer;
 GRANT UPDATE (verdict, ended_at, report_digest) ON balise_registry.trace TO writer;
 GRANT UPDATE (delivered_at) ON balise_registry.alert TO courier;

@@ -383,7 +383,9 @@ def test_an_event_outlasts_a_kill_and_a_receiver_that_is_down(
     command = ("alert", "relay", "--config", config, "--folder", folder, "--dsn", dsn, "--once")
     with serving(hook):
         hook.status = 503
-        assert pgbalise(*command).returncode == 1
+        failed = pgbalise(*command)
+        assert failed.returncode == 1
+        assert failed.stderr.count("webhook") == 1
         desk.execute(f"SELECT balise.check('{JEAN[Role.RPPS]}')".encode())
         hook.status, hook.heard = 204, []
         told = pgbalise(*command, "--json")

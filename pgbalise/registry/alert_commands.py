@@ -169,7 +169,7 @@ def alert_relay(
         bool, typer.Option("--json", help="Print one JSON object at the end.")
     ] = False,
 ) -> None:
-    """Tell of the events of balise.check(), until SIGTERM. A proxy whose configuration names tripwires does too."""
+    """Tell of the events of balise.check(), until SIGTERM. A proxy that has tripwires does too."""
     from pgbalise.alerts import AlertDesk, parse_sinks, senders
     from pgbalise.session import check_dsn, connect
     from pgbalise.tripwires import follow, relay

@@ -118,7 +118,9 @@ def scan(
     for path in paths:
         # an empty one would be the current folder: a variable that is not set
         if path != STANDARD_INPUT and not (path and Path(path).exists()):
-            raise InvalidInput(f"{printable(path)}: there is no such file or folder")
+            raise InvalidInput(
+                f"{printable(path) or 'an empty name'}: there is no such file or folder"
+            )
     findings = Findings()
     search = _Search(book, findings, possible, limit)
     for path in paths:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,6 +229,18 @@ def test_it_serves_until_it_is_told_to_stop(
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_what_keeps_it_from_listening_is_told_plainly(registry_dsn: str, tmp_path: Path) -> None:
+    env = {"PGBALISE_REGISTRY": registry_dsn}
+    run("init", "Bretagne", env=env)
+    (tmp_path / "pem").write_text("nothing of the kind\n")
+    files = ("--tls-cert", tmp_path / "pem", "--tls-key", tmp_path / "pem")
+    assert "not PEM, or not of each other" in complaint("serve", *files, env=env)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        said = complaint("serve", "--listen", address, env=env)
+    assert said.rstrip().endswith("Address already in use")
 
 
 def test_beyond_this_machine_it_wants_tls(registry_dsn: str) -> None:
