@@ -214,7 +214,9 @@ def test_a_table_can_have_its_rows_checked(
 # Of the marks of Asia's scripts the database takes off fewer: no name in its columns has them.
 LETTERS = st.one_of(
     st.characters(min_codepoint=1, max_codepoint=0x36F, exclude_categories=["Cs", "Cn"]),
-    st.characters(min_codepoint=0x2000, max_codepoint=0x24FF, exclude_categories=["Cs", "Cn", "Mn"]),
+    st.characters(
+        min_codepoint=0x2000, max_codepoint=0x24FF, exclude_categories=["Cs", "Cn", "Mn"]
+    ),
 )
 PIECES = st.one_of(
     st.text(LETTERS, max_size=6),
