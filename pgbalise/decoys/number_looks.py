@@ -41,7 +41,7 @@ class Look:
         if not len(self.common):
             return np.zeros(len(values), bool)
         place = np.minimum(np.searchsorted(self.common, values), len(self.common) - 1)
-        return self.common[place] == values
+        return np.equal(self.common[place], values)
 
     def written(self, values: Floats) -> Floats:
         """Return values rounded as the column's are."""

@@ -34,7 +34,7 @@ def identity(session: Session) -> tuple[str, str]:
 def record_database(
     registry: sa.Connection, session: Session, at: datetime, keys: Sequence[MasterKey] = ()
 ) -> list[Entry]:
-    """Record a database's recipients and decoys; return the ledger's new entries, none when nothing is new.
+    """Record a database's recipients and decoys; return the ledger's new entries, maybe none.
 
     The commitments of every epoch that marks with one of the master keys are checked first. Raise
     InvalidInput when a key is no epoch's; DatabaseProblem, and record nothing, when the database
