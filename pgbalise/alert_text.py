@@ -21,6 +21,7 @@ _FRENCH_TITLES: Final = {
     "first_seen": "Une relation lue pour la première fois",
     "off_hours": "Beaucoup de lignes hors des heures ouvrées",
     "decoy": "Un leurre a été demandé",
+    "decoy_found": "Un leurre est dans un fichier",
     "decoy_elsewhere": "Un autre établissement a rencontré un leurre",
     "tripwire": "L'identité d'un leurre a été utilisée",
     "test": "Essai",
@@ -144,6 +145,10 @@ def _french(alert: Mapping[str, Any]) -> str:
             whose = f"le leurre {detail['decoy']}" if detail.get("decoy") else "un de nos leurres"
             place = str(detail.get("place", "")).replace("_", " ")
             return f"{detail.get('reporter')} a rencontré {whose} ailleurs ({place})."
+        case "decoy_found":
+            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
+            text = f"Un leurre donné à {who}, {', '.join(named)}, est dans le fichier"
+            return f"{text} {detail.get('file')} (par {', '.join(kinds)})."
         case "test":
             return "Ceci est un essai : les alertes arrivent ici."
         case kind:

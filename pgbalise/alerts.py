@@ -34,7 +34,10 @@ _PATIENCE: Final = 300.0
 """Seconds that a sink which fails is left alone, at most."""
 
 _ABANDONED: Final = timedelta(minutes=10)
-"""After so long, an alert that the registry holds untold is taken up by a new desk."""
+"""After so long, an alert that another desk recorded and has not told is taken up."""
+
+_LOOK: Final = 60.0
+"""Seconds between two looks at what the registry holds untold."""
 
 _REGISTRY: Final = "registry"
 
@@ -78,13 +81,15 @@ class AlertDesk:
     """Holds alerts until every sink has taken them.
 
     ``folder`` is the desk's own, made when it is missing, 0700. ``registry`` is a connection
-    string, None without one: then, and without senders, alerts are kept nowhere. ``submit`` may be
-    called from any thread; the rest belongs to one.
+    string, None without one: then, and without senders, alerts are kept nowhere. ``look`` is how
+    many seconds pass before the registry is asked again what nobody told. ``submit`` may be called
+    from any thread; the rest belongs to one.
     """
 
     folder: Path
     senders: Sequence[Sender]
     registry: str | None = None
+    look: float = _LOOK
     _pauses: dict[str, _Pause] = field(default_factory=dict)
     _errors: dict[str, str] = field(default_factory=dict)
     _failures: dict[str, int] = field(default_factory=dict)
@@ -119,9 +124,7 @@ class AlertDesk:
         for alert in alerts:
             if not _ID.fullmatch(str(alert.get("alert"))):
                 raise InvalidInput("an alert's id is 32 hexadecimal digits")
-            path = self.folder / f"{alert['alert']}.json"
-            if not path.exists():
-                self._keep(path, {"alert": dict(alert), "taken": []})
+            self._take(alert, adopted=False)
 
     def deliver(self, now: float) -> int:
         """Tell every sink that is not left alone now what it does not know; never raise.
@@ -150,41 +153,45 @@ class AlertDesk:
                     self._failures.pop(alert["alert"], None)
                     done += 1
                 elif taken != set(item["taken"]):
-                    self._keep(path, {"alert": alert, "taken": sorted(taken)})
+                    self._keep(path, {**item, "taken": sorted(taken)})
             except (OSError, PgbaliseError) as problem:
                 self._errors["folder"] = str(problem)
         return done
 
     def adopt(self, now: datetime) -> int:
-        """Take up what the registry says was never told, as when a machine was lost.
+        """Take up what the registry says was never told: by a command, or as a machine was lost.
 
-        Return how many; raise DatabaseProblem when the registry cannot be asked.
+        What was taken up so and another desk has told since is given up. Return how many are new;
+        raise DatabaseProblem when the registry cannot be asked.
         """
         if self.registry is None:
             return 0
         from pgbalise.registry.alerts import undelivered
         from pgbalise.registry.store import open_registry
 
-        known = {path.stem for path in self._files()}
         with open_registry(self.registry) as registry:
-            found = [
-                alert
-                for alert in undelivered(registry, now - _ABANDONED)
-                if alert["alert"] not in known
-            ]
-        self.submit(found)
-        return len(found)
+            found = {alert["alert"]: alert for alert in undelivered(registry, now - _ABANDONED)}
+        known = set()
+        for path, item in self._items():
+            known.add(path.stem)
+            if item.get("adopted") and path.stem not in found:
+                path.unlink(missing_ok=True)
+        fresh = [alert for number, alert in found.items() if number not in known]
+        for alert in fresh:
+            self._take(alert, adopted=True)
+        return len(fresh)
 
     def run(self, stop: threading.Event) -> None:
         """Deliver until told to stop; whatever fails is tried again, at most 300 s later."""
-        adopted = self.registry is None
+        next_look = 0.0
         while True:
             now = time.monotonic()
             pause = self._pauses.setdefault(_REGISTRY, _Pause())
-            if not adopted and now >= pause.until:
+            if self.registry is not None and now >= max(next_look, pause.until):
                 try:
                     self.adopt(datetime.now(UTC))
-                    adopted = True
+                    next_look = now + self.look
+                    self._errors.pop(_REGISTRY, None)
                 except PgbaliseError as problem:
                     pause.fail(now)
                     self._errors[_REGISTRY] = str(problem)
@@ -228,6 +235,11 @@ class AlertDesk:
                 continue
             found.append((path, item))
         return found
+
+    def _take(self, alert: Mapping[str, Any], *, adopted: bool) -> None:
+        path = self.folder / f"{alert['alert']}.json"
+        if not path.exists():
+            self._keep(path, {"alert": dict(alert), "taken": [], "adopted": adopted})
 
     def _keep(self, path: Path, item: Mapping[str, Any]) -> None:
         write_whole(path, json.dumps(item, ensure_ascii=True).encode())

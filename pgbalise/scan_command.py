@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,7 @@ from pgbalise.errors import InvalidInput
 
 if TYPE_CHECKING:
     from pgbalise.decoys.issued import IssuedDecoy
-    from pgbalise.scan.scanning import Findings
+    from pgbalise.scan.scanning import Findings, Hit
 
 
 def scan(
@@ -40,6 +42,13 @@ def scan(
             "--possible", help="Also names without their birth date, and short record numbers."
         ),
     ] = False,
+    registry: Annotated[
+        str | None,
+        typer.Option(
+            "--registry",
+            help="Record what is certain as alerts in this registry, one for each decoy and file.",
+        ),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Print what stands there.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -51,6 +60,9 @@ def scan(
     from pgbalise.scan.book import Book
     from pgbalise.scan.scanning import scan as search
 
+    if registry is not None:
+        # hours later would be late to hear that there is none
+        _record([], registry)
     with working(as_json) as progress:
         known = _decoys(decoys, dsn)
         if not known:
@@ -63,6 +75,10 @@ def scan(
         print_json(findings.as_dict(show=show))
     else:
         _print(findings, show)
+    if registry is not None:
+        recorded = _record(findings.hits, registry)
+        if not as_json:
+            out.print(f"{recorded} alerts in the registry")
     raise typer.Exit(findings.status)
 
 
@@ -76,6 +92,35 @@ def _decoys(file: Path | None, dsn: str | None) -> list[IssuedDecoy]:
         return decoys_of_file(file)
     with connect(dsn or "") as session:
         return issued(session)
+
+
+def _record(hits: list[Hit], registry: str) -> int:
+    """Record the alerts of hits, those that are known already once; return how many they are."""
+    from pgbalise.registry.alerts import record_alert
+    from pgbalise.registry.store import open_registry
+    from pgbalise.scan.telling import found_alerts
+
+    digests = {name: _digest(name) for name in {hit.file for hit in hits if hit.certain}}
+    known = {name: digest for name, digest in digests.items() if digest is not None}
+    now = datetime.now(UTC)
+    alerts = found_alerts(hits, known, now)
+    with open_registry(registry) as connection:
+        for alert in alerts:
+            record_alert(connection, alert, now, told=False)
+    return len(alerts)
+
+
+def _digest(name: str) -> str | None:
+    from pgbalise.scan.scanning import STANDARD_INPUT
+
+    if name == STANDARD_INPUT:
+        return None
+    try:
+        with Path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        # it is gone, or its name cannot be printed as it is
+        return None
 
 
 def _print(findings: Findings, show: bool) -> None:

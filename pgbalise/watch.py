@@ -27,6 +27,9 @@ Alert = dict[str, Any]
 
 _ID: Final = re.compile("[0-9a-f]{32}")
 
+OF_COMMANDS: Final = frozenset({"decoy_elsewhere", "decoy_found"})
+"""Kinds that commands raise: they record an alert in the registry and tell nobody themselves."""
+
 SEVERITIES: Final = ("info", "warning", "critical")
 
 DAYS_KEPT: Final = 90
@@ -624,6 +627,7 @@ _TITLES: Final = {
     "first_seen": "A relation read for the first time",
     "off_hours": "Many rows outside working hours",
     "decoy": "A decoy was asked for",
+    "decoy_found": "A decoy is in a file",
     "decoy_elsewhere": "Another establishment met a decoy",
     "tripwire": "A decoy's identity was used",
     "test": "Test",
@@ -677,6 +681,10 @@ def sentence(alert: Mapping[str, Any]) -> str:
             whose = f"decoy {detail['decoy']}" if detail.get("decoy") else "a decoy of this house"
             place = str(detail.get("place", "")).replace("_", " ")
             return f"{detail.get('reporter')} met {whose} elsewhere ({place})."
+        case "decoy_found":
+            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
+            text = f"A decoy given to {who}, {', '.join(named)}, is in the file"
+            return f"{text} {detail.get('file')} (by {', '.join(kinds)})."
         case "test":
             return "This is a test: alerts arrive here."
         case kind:

@@ -29,9 +29,10 @@ import sqlalchemy as sa
 from pgbalise.alerts import AlertDesk, parse_sinks, senders, trial_alert
 from pgbalise.errors import EnvironmentProblem, InvalidInput, InvalidKey
 from pgbalise.registry import tables
-from pgbalise.registry.alerts import alerts, undelivered
+from pgbalise.registry.alerts import alerts, record_alert, undelivered
 from pgbalise.registry.store import entries, open_registry, upgrade, verify_registry
 from pgbalise.watch import Alert, alert_id
+from tests.proxy.proxied import wait_until
 
 AT = datetime(2026, 3, 4, 12, 5, tzinfo=UTC)
 
@@ -594,6 +595,50 @@ def test_a_new_machine_takes_up_what_was_never_told(
     hook.status, hook.heard = 200, []
     assert new.deliver(0) == 1
     assert hook.rows() == [101]
+
+
+def test_what_a_command_records_is_told_by_a_desk_that_runs_already(
+    registry_dsn: str, hook: Hook, tmp_path: Path
+) -> None:
+    running = desk(tmp_path, hook, registry=registry_dsn)
+    running.look = 0.1
+    stop = threading.Event()
+    thread = threading.Thread(target=running.run, args=(stop,))
+    thread.start()
+    try:
+        # it has looked once when this has arrived
+        running.submit([alert(1)])
+        wait_until(lambda: bool(hook.heard) and not running.waiting())
+        found = {**alert(2), "kind": "decoy_found", "at": datetime.now(UTC).isoformat()}
+        with open_registry(registry_dsn) as registry:
+            record_alert(registry, found, AT, told=False)
+            record_alert(registry, alert(3) | {"at": found["at"]}, AT, told=False)
+            wait_until(lambda: not undelivered(registry, AT))
+            left = [a["alert"] for a, told in alerts(registry) if told is None]
+    finally:
+        stop.set()
+        thread.join()
+    assert [json.loads(heard[2])["alert"] for heard in hook.heard[1:]] == [found["alert"]]
+    assert left == [alert(3)["alert"]], "of what another desk recorded, that one tells"
+
+
+def test_what_another_desk_has_told_meanwhile_is_given_up(
+    registry_dsn: str, hook: Hook, tmp_path: Path
+) -> None:
+    found = {**alert(1), "kind": "decoy_found"}
+    with open_registry(registry_dsn) as registry:
+        record_alert(registry, found, AT, told=False)
+    (tmp_path / "other").mkdir()
+    mine, other = (
+        desk(path, hook, registry=registry_dsn) for path in (tmp_path, tmp_path / "other")
+    )
+    assert (mine.adopt(AT), other.adopt(AT)) == (1, 1)
+    mine.submit([alert(2)])
+    assert other.deliver(0) == 1
+    assert mine.adopt(AT) == 0
+    assert mine.waiting() == 1, "its own are nobody else's"
+    mine.deliver(0)
+    assert sorted(hook.rows()) == [101, 102]
 
 
 def test_a_trial_alert_says_that_it_is_one(hook: Hook) -> None:

@@ -534,7 +534,27 @@ PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
         "GRANT balise_admin TO researcher",
         "SELECT role_name FROM balise.recipient",
     ),
-    "auditor": ("D26", "warning", "balise_auditor", "GRANT balise_auditor TO researcher", None),
+    "auditor": (
+        "D26",
+        "critical",
+        "balise_auditor",
+        "GRANT balise_auditor TO researcher",
+        "SELECT count(*) FROM balise.decoy",
+    ),
+    "the proxy's role": (
+        "D26",
+        "critical",
+        "balise_proxy",
+        "GRANT balise_proxy TO researcher",
+        "SELECT count(*) FROM balise.decoy_digests('thirty-two bytes or more of a key of my own'::bytea)",
+    ),
+    "an application's role": (
+        "D26",
+        "warning",
+        "balise_tripwire",
+        "GRANT balise_tripwire TO researcher",
+        "SELECT balise.check('anybody')::text IS NOT NULL",
+    ),
     "copied by a rule": (
         "D29",
         "critical",

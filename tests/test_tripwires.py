@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -212,15 +211,13 @@ def test_a_table_can_have_its_rows_checked(
     assert rows == [("anna", [1])]
 
 
-# Unicode gives signs such as ™ capital letters that no case folding knows of, and scripts of Asia
-# marks that only the Python side takes off: no name is written with either.
-def _plain(letter: str) -> bool:
-    return not re.search("[A-Z]", unicodedata.normalize("NFKD", letter.casefold()))
-
-
-LETTERS = st.characters(
-    min_codepoint=1, max_codepoint=0x36F, exclude_categories=["Cs", "Cn"]
-).filter(_plain)
+# Of the marks of Asia's scripts the database takes off fewer: no name in its columns has them.
+LETTERS = st.one_of(
+    st.characters(min_codepoint=1, max_codepoint=0x36F, exclude_categories=["Cs", "Cn"]),
+    st.characters(
+        min_codepoint=0x2000, max_codepoint=0x24FF, exclude_categories=["Cs", "Cn", "Mn"]
+    ),
+)
 PIECES = st.one_of(
     st.text(LETTERS, max_size=6),
     st.text("0123456789", min_size=1, max_size=4),

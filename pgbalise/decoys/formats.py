@@ -72,8 +72,10 @@ class Letters:
 
     @property
     def space(self) -> float:
-        """How many there are."""
-        return math.prod(len(alphabet) for alphabet in self.alphabets)
+        """How many there are, when a and A are one."""
+        return math.prod(
+            len(alphabet) / max(Counter(alphabet.upper()).values()) for alphabet in self.alphabets
+        )
 
     @property
     def pattern(self) -> str:
@@ -93,8 +95,11 @@ class Choice:
 
     @property
     def space(self) -> float:
-        """1 over the share of the most frequent text."""
-        return self.texts.space
+        """1 over the share of the most frequent text, when a and A are one."""
+        shares: Counter[str] = Counter()
+        for text, share in zip(self.texts.values, self.texts.shares, strict=True):
+            shares[text.upper()] += share  # type: ignore[assignment]
+        return 1 / max(shares.values())
 
     @property
     def pattern(self) -> str:
@@ -200,10 +205,8 @@ class Format:
     @property
     def space(self) -> float:
         """Among how many equally likely values a number is drawn at least, when none is taken."""
-        return min(
-            block.space / share
-            for block, share in zip(self.blocks.values, self.blocks.shares, strict=True)
-        )
+        blocks = self.blocks
+        return _least(blocks, [block.space for block in blocks.values])
 
     def draw(self, seed: bytes, taken: AbstractSet[str] = frozenset()) -> str:
         """Draw a number that is not taken; for many at once, keep a ``Drawer``."""
@@ -222,17 +225,20 @@ class Drawer:
         self._holes: dict[int, NDArray[np.int64]] = {}
         free: dict[int, float] = {}
         left: dict[int, float] = {}
+        accepted: dict[int, float] = {}
         blocks = learned.blocks
         for place, (block, share) in enumerate(zip(blocks.values, blocks.shares, strict=True)):
             held = [match for text in taken if (match := block.pattern.fullmatch(text))]
-            left[place] = block.space - len(held)
+            left[place] = block.space
+            accepted[place] = 1 - len(held) / block.space
             numeric = [part for part in block.parts if not isinstance(part, str)]
             only = numeric[0] if len(numeric) == 1 else None
             if isinstance(only, Digits) and only.space <= min(_ENUMERATED, 4 * len(held)):
                 holes = _holes(only, (int(match[1]) for match in held))
                 self._holes[place] = holes
                 left[place] = len(holes) * (block.check.share if block.check else 1.0)
-            if left[place] >= 1:
+                accepted[place] = 1.0
+            if left[place] * accepted[place] >= 1:
                 free[place] = share
         if not free:
             raise InvalidInput(
@@ -241,8 +247,10 @@ class Drawer:
             )
         self._blocks = blocks.values
         self._places = Mixture.of(free)
-        self.space = min(
-            left[place] / share
+        mixed = Mixture(tuple(blocks.values[place] for place in free), self._places.shares)
+        # what is passed over as taken leaves its share to all others, of every range
+        self.space = _least(mixed, [left[place] for place in free]) * sum(
+            share * accepted[place]
             for place, share in zip(self._places.values, self._places.shares, strict=True)
         )
         """Among how many equally likely values a number is drawn, at least."""
@@ -269,6 +277,19 @@ class Drawer:
             "nearly every number of the site's format is in use",
             hint="let the next number be given by the sequence or the application",
         )
+
+
+def _least(blocks: Mixture[Block], spaces: Sequence[float]) -> float:
+    """Among how many equally likely values a mixture's is drawn, at least.
+
+    Ranges of one shape have no value in common. Those of different shapes may: without hyphens,
+    zeros before and the difference of a and A they may be the same.
+    """
+    likeliest: dict[tuple[object, ...], float] = {}
+    for block, share, space in zip(blocks.values, blocks.shares, spaces, strict=True):
+        shape = tuple(p.width if isinstance(p, Digits) else p for p in block.parts)
+        likeliest[shape] = max(likeliest.get(shape, 0.0), share / space)
+    return 1 / sum(likeliest.values())
 
 
 def _holes(numbers: Digits, held: Iterable[int]) -> NDArray[np.int64]:

@@ -312,7 +312,7 @@ class _Drawing:
 
     def _spaces_of(self, sex: str) -> dict[TraitKind, float]:
         families, givens = self.lists.family, self.lists.given(sex)
-        people = names.least_choice(families) * names.least_choice(givens)
+        people = names.least_people(families, givens)
         phones = [
             look.space
             for role, look in ((Role.PHONE, self.site.phone), (Role.MOBILE, self.site.mobile))
@@ -320,7 +320,6 @@ class _Drawing:
         ]
         return {
             TraitKind.RECORD: self.record.space if self.record else 1.0,
-            TraitKind.NIR: self.site.places.space * nir.order_space(self.mode),
             TraitKind.PHONE: min(phones, default=1.0),
             TraitKind.MAIL: min(part.space(families, givens) for part in self.site.mail.values),
             TraitKind.RPPS: float(numbers.RPPS_SPACE),
@@ -334,9 +333,10 @@ class _Drawing:
         people = spent.people[born.isoformat()] if born else 0
         passed = 2 * people / likely[TraitKind.PERSON] + spent.mail / likely[TraitKind.MAIL]
         start = f"{2 if sex == 'F' else 1}{born:%y%m}" if born else ""
+        numbered = self.site.places.space(born) * nir.order_space(self.mode)
         return {
             **likely,
-            TraitKind.NIR: likely[TraitKind.NIR] - (spent.nir[start] if born else spent.most_nir),
+            TraitKind.NIR: numbered - (spent.nir[start] if born else spent.most_nir),
             TraitKind.PHONE: likely[TraitKind.PHONE] - spent.phones,
             TraitKind.RPPS: likely[TraitKind.RPPS] - spent.rpps,
             TraitKind.MAIL: likely[TraitKind.MAIL] * (1 - passed),

@@ -119,6 +119,18 @@ def least_choice(names: tuple[str, ...]) -> float:
     return len(names) / max(Counter(map(fold, names)).values())
 
 
+@cache
+def least_people(families: tuple[str, ...], givens: tuple[str, ...]) -> float:
+    """Among how many equally likely people one is drawn, at least, whose names have no order.
+
+    Thomas Martin is Martin Thomas where both lists have both names.
+    """
+    first = [fold(name).split() for name in families]
+    second = [fold(name).split() for name in givens]
+    ways = Counter(tuple(sorted(one + other)) for one in first for other in second)
+    return len(families) * len(givens) / max(ways.values())
+
+
 def draw_name(stream: Stream, names: Sequence[str], compound: float) -> str:
     """Draw a name, of two parts with the share ``compound``."""
     first, second, point = stream.pick(names), stream.pick(names), stream.share()

@@ -127,13 +127,21 @@ class Places:
                 return place
         return stream.pick(usual_places())
 
-    @property
-    def space(self) -> float:
-        """1 over the share of the likeliest place, at least."""
+    def space(self, born: date | None) -> float:
+        """1 over the share of the likeliest place, at least; None: whatever the birth date.
+
+        A place that was not there at the time leaves its share to the others.
+        """
+        if born is None:
+            return min(self.space(day) for day in _ERAS)
         most = 1 / len(usual_places())
         if self.frequent is not None:
-            most += (1 - self.elsewhere) / self.frequent.space
-        return 1 / most
+            drawn = zip(self.frequent.values, self.frequent.shares, strict=True)
+            there = [share for place, share in drawn if _was_there(place, born)]
+            kept = self.elsewhere + (1 - self.elsewhere) * sum(there)
+            if there:
+                most += (1 - self.elsewhere) * max(there) / kept
+        return 1 / min(most, 1.0)
 
 
 def learn_places(texts: Iterable[str]) -> Places:
@@ -148,6 +156,10 @@ def learn_places(texts: Iterable[str]) -> Places:
     if not counts:
         return Places()
     return Places(Mixture.of(counts), 1 - sum(counts.values()) / len(places))
+
+
+_ERAS: Final = (date(1967, 1, 1), date(1975, 1, 1), date(1976, 1, 1))
+"""A day of each time between which departments changed; see ``_was_there``."""
 
 
 def _was_there(place: str, born: date) -> bool:

@@ -14,6 +14,8 @@ Bools = NDArray[np.bool_]
 FEWEST = 5
 """A value that fewer entities have is nobody else's business: it is never given out."""
 _LOOKED_AT = 4000
+_FINEST = 6
+_MOSTLY = 0.6
 _DOUBLE = 16  # significant digits from which a double is written in full
 
 
@@ -22,7 +24,8 @@ class Look:
     """``decimals`` and ``significant`` digits written, bounds, and values that many entities have.
 
     ``low`` and ``high`` are such that FEWEST entities go at least as far; ``common`` is sorted.
-    ``unit`` is what all whole numbers are a multiple of, 0 when that says nothing.
+    ``unit`` is what all whole numbers are a multiple of, 0 when that says nothing;
+    ``grid`` what most numbers are a multiple of, 0 where each has its own digits.
     """
 
     decimals: int
@@ -31,6 +34,7 @@ class Look:
     high: float
     common: Floats
     unit: float = 0.0
+    grid: float = 0.0
 
     def clipped(self, values: Floats) -> Floats:
         """Return values within the bounds."""
@@ -80,7 +84,16 @@ def look_at(values: Floats, owner: Ints) -> Look:
         float(highs[-min(few, len(highs))]),
         distinct[held >= FEWEST],
         _unit(distinct),
+        _grid(values[::step], max(decimals for decimals, _ in digits)),
     )
+
+
+def _grid(values: Floats, decimals: int) -> float:
+    if decimals > _FINEST:
+        return 0.0
+    whole = np.rint(values * 10.0**decimals)
+    coarse = next((u for u in (10, 5, 2) if (whole % u == 0).mean() >= _MOSTLY), 1)
+    return coarse / 10.0**decimals
 
 
 def _unit(distinct: Floats) -> float:

@@ -157,15 +157,16 @@ class Series:
             here = turn[bounds[step] : bounds[step + 1]]
             features = np.concatenate([rows[here], lags[here]], axis=1)
             if step:
-                before = here - 1
-                features[:, -3] = _known(drawn[before])
+                previous = here - 1
+                features[:, -3] = _known(drawn[previous])
                 if step > 1:
-                    features[:, -2] = _known(drawn[before - 1])
+                    features[:, -2] = _known(drawn[previous - 1])
                 features[:, -1] = np.where(
-                    have[before] > 0, total[before] / np.maximum(have[before], 1), -np.inf
+                    have[previous] > 0, total[previous] / np.maximum(have[previous], 1), -np.inf
                 )
             model = self.first if step == 0 and self.first is not None else self.value
-            values = model.draw(features, chance[here, 1])
+            before = features[:, -_LAGS] if step else None
+            values = model.draw(features, chance[here, 1], before)
             if step and self.again is not None:
                 repeats = self.again.draw(features, chance[here, 2]) > 0
                 values = np.where(repeats & ~np.isnan(drawn[here - 1]), drawn[here - 1], values)
@@ -281,8 +282,7 @@ def _learn(
         full = np.concatenate([features, lags], axis=1)
         sub = _some(np.flatnonzero(known), random)
         value = learn_category(full[sub], values[sub].astype(np.int64))
-    width = features.shape[1]
-    lagged = daily or again is not None or any(value.tree.uses(width + lag) for lag in range(_LAGS))
+    lagged = daily or again is not None or _uses_lags(value, full.shape[1])
     begins = np.flatnonzero(known & ~np.isfinite(lags).any(axis=1))
     first = None
     if lagged and not category and len(begins) >= _LEAST_ROWS:
@@ -294,9 +294,14 @@ def _learn(
 def _learn_later(
     full: Floats, values: Floats, look: Look, before: Floats | None, rows: Ints
 ) -> Conditional:
-    return learn_number(
-        full[rows], values[rows], look, before=None if before is None else before[rows]
-    )
+    plain = learn_number(full[rows], values[rows], look)
+    if before is None or not _uses_lags(plain, full.shape[1]):
+        return plain
+    return learn_number(full[rows], values[rows], look, (), _STEPWISE, before[rows])
+
+
+def _uses_lags(value: Conditional, width: int) -> bool:
+    return any(value.tree.uses(width - lag) for lag in range(1, _LAGS + 1))
 
 
 def _today(frame: Frame, rows: Ints) -> Bools:
@@ -308,6 +313,7 @@ def _today(frame: Frame, rows: Ints) -> Bools:
 
 
 _REPEATS = 0.005
+_STEPWISE = 5.0
 _PATIENTLY = 8.0
 """What an entity's usual level depends on is worth more splits than it can prove one by one."""
 

@@ -26,8 +26,12 @@ Bools = NDArray[np.bool_]
 
 _CROSSING = 0.08
 """How likely a history is to go on as another one after a day."""
-_GAP_WIDTH = 0.03
+_GAP_WIDTH = 0.015
 _LENGTH_WIDTH = 0.01
+_EDIT = 0.04
+"""How likely an ordinary day is left out, and as likely it happens twice."""
+_LONG = 60
+"""Days of a wait that another day may lie in."""
 _WEEK = 7
 _UNEVEN = 0.7
 _CLOCK_WIDTH = 0.15
@@ -117,7 +121,8 @@ class Timeline:
     and ``group``, to which every day after which one may go on belongs. A stretch goes from one of
     the entity's dates to the next: ``ahead`` is how much of it is to come, and its length is moved
     within the pool ``length_of`` the day that ends it. ``stretches`` are the lengths of all, those
-    of entity i from ``stretch_starts[i]``; ``weekday`` is that of each day.
+    of entity i from ``stretch_starts[i]``; ``weekday`` is that of each day. On an ``ordinary`` day
+    nothing happened that happens once.
     """
 
     first_day: Ints
@@ -136,6 +141,7 @@ class Timeline:
     stretch_starts: Ints
     stretches: Floats
     weekday: Ints
+    ordinary: Bools
     parents: tuple[int | None, ...]
     pieces: tuple[_Pieces | None, ...]
     longest: int
@@ -143,10 +149,11 @@ class Timeline:
     def draw(self, seeds: Sequence[bytes], fixed: Sequence[bytes]) -> Histories:
         """Return a history per seed; what happens comes from ``fixed``, when from ``seeds``."""
         entity, who, day, wanted = self._walk(fixed)
+        who, day, wanted, whole = self._edited(fixed, who, day, wanted)
         count = len(seeds)
         lengths = np.bincount(who, minlength=count)
         begin = np.cumsum(lengths) - lengths
-        gap = self._gaps(seeds, entity, who, day, wanted, begin)
+        gap = self._gaps(seeds, entity, who, day, wanted, whole, begin)
         total = np.cumsum(gap)
         at = total - np.repeat(total[begin], lengths)
         marks = np.full((count, self.marks), np.nan)
@@ -187,6 +194,7 @@ class Timeline:
         who: Ints,
         day: Ints,
         wanted: Floats,
+        kept: Floats,
         begin: Ints,
     ) -> Floats:
         """Return whole days between one day and the next, float64[n]; the first of each is 0."""
@@ -219,11 +227,41 @@ class Timeline:
                 length[rows] = pooled.moved(length[rows], _LENGTH_WIDTH, *chance[rows].T)
         gap *= (length / np.maximum(got, 1e-9))[stretch]
         # Who comes every Tuesday still does: gaps change by whole weeks.
-        kept = self.gap[day]
         gap = kept + _WEEK * np.rint((gap - kept) / _WEEK)
         whole: Floats = np.where(gap < 1, gap + _WEEK * np.ceil((1 - gap) / _WEEK), gap)
         whole[begin] = 0
         return whole
+
+    def _edited(
+        self, seeds: Sequence[bytes], who: Ints, day: Ints, since: Floats
+    ) -> tuple[Ints, Ints, Floats, Floats]:
+        """Return days with some left out and some happening twice, and the whole days between.
+
+        Else whoever is like a decoy in what happened, kind by kind, would be whom it began as.
+        """
+        chance = uniforms(seeds, "edits", 2 * np.bincount(who, minlength=len(seeds))).reshape(-1, 2)
+        first = np.ones(len(who), bool)
+        first[1:] = who[1:] != who[:-1]
+        last = np.append(first[1:], True)
+        whole = self.gap[day].copy()
+        free = self.ordinary[day] & ~first & ~last
+        left_out = free & (chance[:, 0] < _EDIT)
+        twice = free & (chance[:, 0] > 1 - _EDIT) & (whole > _LONG)
+        # what a day left out had before it comes before the next one that stays
+        stays = np.flatnonzero(~left_out)
+        into = np.searchsorted(stays, np.arange(len(who)))
+        since = np.bincount(into, since).astype(np.float64)
+        whole = np.bincount(into, whole).astype(np.float64)
+        who, day, share = who[stays], day[stays], chance[stays, 1]
+        place = np.repeat(np.arange(len(stays)), 1 + twice[stays])
+        again = np.zeros(len(place), bool)
+        again[1:] = place[1:] == place[:-1]
+        doubled = twice[stays][place]
+        # about halfway, by whole weeks: as short as any, waits would tell
+        part = (_WEEK * np.rint(whole * (0.3 + 0.4 * share) / _WEEK))[place]
+        parts = np.where(doubled, np.where(again, whole[place] - part, part), whole[place])
+        ratio = np.where(doubled, parts / np.maximum(whole[place], 1), 1.0)
+        return who[place], day[place], since[place] * ratio, parts
 
     def _walk(self, seeds: Sequence[bytes]) -> tuple[Ints, Ints, Ints, Floats]:
         """Return as whom histories begin, and their days: whose, which, and how long since."""
@@ -376,7 +414,7 @@ def fit_timeline(samples: Sequence[Sample], layout: Layout) -> tuple[Timeline, H
     ahead, stretch_length, closing = _stretches(when, starts, bits, gap)
     ends = np.flatnonzero(closing)
     lengths, length_of = _pools(stretch_length, bits, whose, stretch_length > 0)
-    behind = _behind(whose, when, starts, bits, happenings, zero)
+    behind, ordinary = _behind(whose, when, starts, bits, happenings, zero)
     group, group_starts, group_days = _groups(whose, when, starts, behind, gap, ahead)
     timeline = Timeline(
         starts[:-1],
@@ -395,6 +433,7 @@ def fit_timeline(samples: Sequence[Sample], layout: Layout) -> tuple[Timeline, H
         np.searchsorted(whose[ends], np.arange(count + 1)),
         stretch_length[ends],
         when % _WEEK,
+        ordinary,
         tuple(sample.parent for sample in samples),
         tuple(pieces),
         int(np.diff(starts).max()),
@@ -523,9 +562,10 @@ def _behind(
     bits: Ints,
     happenings: Sequence[Happening | None],
     zero: Ints,
-) -> Ints:
-    """Return a number for what is behind each day: the entity's dates and what comes once."""
+) -> tuple[Ints, Bools]:
+    """Return a number for the entity's dates and the once-only behind each day; which have none."""
     once: list[tuple[Ints, Ints]] = []
+    ordinary = bits == 0
     for place in range(int(bits.max(initial=0)).bit_length()):
         rows = np.flatnonzero(bits >> place & 1)
         once.append((whose[rows], rows))
@@ -542,6 +582,7 @@ def _behind(
                 earliest = np.full(len(starts) - 1, np.iinfo(np.int64).max)
                 np.minimum.at(earliest, happening.owner[rows], day[rows])
                 having = np.flatnonzero(earliest < np.iinfo(np.int64).max)
+                ordinary[_find(whose, when, happening.owner[rows], day[rows])] = False
                 once.append((having, _find(whose, when, having, earliest[having])))
     mixed = np.random.default_rng(0).integers(1 << 62, size=len(once))
     total = np.zeros(len(when), np.int64)
@@ -549,4 +590,4 @@ def _behind(
         np.add.at(total, rows, number)
     running = np.cumsum(total)  # wraps around, which does no harm to a difference
     before = np.where(starts[:-1] > 0, running[starts[:-1] - 1], 0)
-    return running - before[whose]
+    return running - before[whose], ordinary

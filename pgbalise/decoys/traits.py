@@ -54,9 +54,10 @@ def fold(text: str) -> str:
     """Return words of ASCII small letters and digits with one space between them."""
     if text.isascii():
         return _NOT_WORD.sub(" ", text.lower()).strip()
-    small = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
-    plain = "".join(letter for letter in small if not unicodedata.combining(letter))
-    return _NOT_WORD.sub(" ", plain).strip()
+    apart = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
+    plain = "".join(letter for letter in apart if not unicodedata.combining(letter))
+    # What stands for a sign such as ™ or ℞ may be a capital letter.
+    return _NOT_WORD.sub(" ", plain.lower()).strip()
 
 
 def record_trait(text: str) -> Trait | None:

@@ -7,7 +7,7 @@ more than chance would; a value is then drawn from the leaf that the others lead
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,7 +172,8 @@ class Conditional:
     """Values by leaf: those of leaf i, sorted, are ``values[starts[i]:starts[i + 1]]``.
 
     ``codes`` holds, per feature that is a category, the place of each category in the order by
-    which the tree splits it.
+    which the tree splits it. ``origin`` float64[n] is what each value followed, and ``slope`` how
+    much of a difference there is found again in the value.
     """
 
     tree: Tree
@@ -181,6 +182,8 @@ class Conditional:
     fixed: Bools
     look: Look | None
     codes: dict[int, Floats]
+    origin: Floats | None = None
+    slope: float = 0.0
 
     def expected(self, features: Floats) -> Floats:
         """Return the mean of the leaf of each row of ``features``, float64[n]."""
@@ -189,11 +192,11 @@ class Conditional:
         found: Floats = means[leaf]
         return found
 
-    def draw(self, features: Floats, chance: Floats) -> Floats:
+    def draw(self, features: Floats, chance: Floats, before: Floats | None = None) -> Floats:
         """Return a value per row of ``features`` float64[n, f], by ``chance`` float64[n] in (0, 1).
 
         A number that several entities have is given as it is, any other is moved between its
-        neighbours in the leaf.
+        neighbours in the leaf. Where ``before`` float64[n] is given, it is moved along with that.
         """
         leaf = self.tree.leaves(_encoded(features, self.codes))
         start, size = self.starts[leaf], self.starts[leaf + 1] - self.starts[leaf]
@@ -209,6 +212,11 @@ class Conditional:
             other = np.where(step[loose] + 1 < size[loose], here + 1, np.maximum(here - 1, 0))
             moved = drawn[loose] + at * (self.values[other] - drawn[loose])
             drawn[loose] = self.look.written(moved)
+        if before is not None and self.origin is not None:
+            shift = self.slope * (self.look.clipped(before) - self.origin[place])
+            if self.look.grid:
+                shift = np.rint(shift / self.look.grid) * self.look.grid
+            drawn = np.where(shift == 0, drawn, self.look.written(drawn + shift))
         return drawn
 
 
@@ -252,7 +260,19 @@ def learn_number(
         told += [step, 2.0 * (step**2 - 1 / 12)]
     heaps = [values == value for value in _heaps(values)]
     targets = np.stack([*told, *(0.5 * heap for heap in heaps)], axis=1)
-    return _learn(features, values, look.is_common(values), targets, look, categorical, significant)
+    learned = _learn(
+        features, values, look.is_common(values), targets, look, categorical, significant
+    )
+    if before is None:
+        return learned
+    leaf = learned.tree.leaves(_encoded(features, learned.codes))
+    order = np.lexsort((values, leaf))
+    before = look.clipped(before)
+    counts = np.bincount(leaf)
+    away = before - (np.bincount(leaf, before) / np.maximum(counts, 1))[leaf]
+    square = float((away**2).sum())
+    slope = float((away * values).sum()) / square if square > 0 else 0.0
+    return replace(learned, origin=before[order], slope=min(max(slope, 0.0), 1.0))
 
 
 def _ranks(values: Floats) -> Floats:

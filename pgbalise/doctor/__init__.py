@@ -33,7 +33,7 @@ D22     mixed     foreign servers and tables; a mapping to who reads this databa
 D23     notice    is enrolled, but there is no such role
 D24     warning   a protected relation or marked view is missing, or its view has another owner
 D25     warning   future relations in a protected schema will be readable by it
-D26     critical  is a member of balise_admin (of balise_auditor: warning)
+D26     critical  is a member of a role of pgbalise's (of balise_tripwire: warning)
 D27     warning   a publication sends a protected relation, or pgbalise's own, to subscribers
 D28     warning   a logical replication slot keeps the changes of this database
 D29     warning   a trigger or rule hands rows of a protected relation on; readable: critical

@@ -106,7 +106,11 @@ def predefined(session: Session, scene: Scene) -> Iterator[Finding]:
                 )
         for other, severity, text in (
             ("balise_admin", Severity.CRITICAL, "decides who is marked, and how"),
-            ("balise_auditor", Severity.WARNING, "reads who is marked, and how"),
+            ("balise_auditor", Severity.CRITICAL, "reads who is marked, how, and all decoys"),
+            # balise.decoy_digests() under a key of its own: every row is tried, and nobody told
+            ("balise_proxy", Severity.CRITICAL, "may try unseen which patients are decoys"),
+            # balise.check() tells the auditor of each hit
+            ("balise_tripwire", Severity.WARNING, "may try which patients are decoys"),
         ):
             if other in held:
                 yield Finding(

@@ -55,6 +55,9 @@ exceeds 512 with probability below 10^-40) has twice, three times as many."""
 LEAST_LOOKUPS: Final = 32
 """A check asks for at least so many prefixes; those that no trait needs are random."""
 
+BIRTH_DAYS: Final = 18 * 365.25
+"""Among how many days a birth date is guessed, at least: those of a hospital for children."""
+
 LEAST_SPACE: Final = 1e7
 """A trait drawn among fewer values is not published: others hold it by chance, and it is soon
 guessed."""
@@ -228,9 +231,19 @@ def published_traits(decoy: IssuedDecoy) -> list[tuple[str, Trait]]:
     """
     found = []
     for place, trait in enumerate(decoy.traits):
-        if trait.kind in EXCHANGED and decoy.spaces.get(trait.kind, 0) >= LEAST_SPACE:
+        if trait.kind in EXCHANGED and _space(decoy, trait.kind) >= LEAST_SPACE:
             found.append((_reference(decoy, place), trait))
     return found
+
+
+def _space(decoy: IssuedDecoy, kind: TraitKind) -> float:
+    """Return among how many values a trait is guessed by who knows how it was drawn.
+
+    A decoy's own space counts what was drawn for it. Its birth date was drawn with its clinical
+    values and counts nothing there; who guesses names and a birth date must guess both.
+    """
+    drawn = decoy.spaces.get(kind, 0.0)
+    return drawn * BIRTH_DAYS if kind is TraitKind.PERSON else drawn
 
 
 def _reference(decoy: IssuedDecoy, place: int) -> str:

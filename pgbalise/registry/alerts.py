@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from pgbalise.registry import tables
 from pgbalise.registry.ledger import instant
 from pgbalise.registry.store import Draft, append, problems
+from pgbalise.watch import OF_COMMANDS
 
 
 def record_alert(
@@ -94,8 +95,15 @@ def _storable(value: Any) -> Any:
 
 
 def undelivered(registry: sa.Connection, before: datetime) -> list[dict[str, Any]]:
-    """Return the alerts raised before a time that some sink has not taken, the oldest first."""
-    return [alert for alert, _ in alerts(registry, undelivered=True, until=before)]
+    """Return the alerts that nobody will tell, as far as the registry knows, the oldest first.
+
+    They are those of commands, which have no desk, and others that were raised before a time.
+    """
+    return [
+        alert
+        for alert, _ in alerts(registry, undelivered=True)
+        if alert["kind"] in OF_COMMANDS or datetime.fromisoformat(alert["at"]) < before
+    ]
 
 
 def alerts(

@@ -32,11 +32,11 @@ LINE: Final = 400
 MARGIN: Final = 2_048
 """Bytes before and after a place that decide whether a decoy is there."""
 
-_BLOCK: Final = 16_384
+_BLOCK: Final = 8_192
 _ALNUM: Final = bytes(n for n in range(128) if chr(n).isalnum())
 _OTHERS: Final = bytes(n for n in range(256) if n not in _ALNUM)
 _SMALL: Final = bytes(range(256)).lower()
-_KEPT: Final = np.isin(np.arange(256, dtype=np.uint8), np.frombuffer(_ALNUM, np.uint8))
+_KEPT: Final = bytes(n in _ALNUM for n in range(256))
 _BETWEEN_NAMES: Final = 200
 _FEW_NAMES: Final = 7
 _FEW_DIGITS: Final = 8
@@ -176,8 +176,8 @@ class _Packed:
         block = bisect_right(self._starts, index) - 1
         if self._block[0] != block:
             start = block * _BLOCK
-            part = np.frombuffer(self.original[start : start + _BLOCK], np.uint8)
-            self._block = block, np.flatnonzero(_KEPT[part]) + start
+            kept = self.original[start : start + _BLOCK].translate(_KEPT)
+            self._block = block, np.flatnonzero(np.frombuffer(kept, np.bool_)) + start
         return int(self._block[1][index - self._starts[block]])
 
 

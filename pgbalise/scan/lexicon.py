@@ -5,8 +5,9 @@ its first s places are known. The text is looked at every s-th byte only, so one
 is always seen. Windows are 64-bit integers, which numpy sees in the text without copying it:
 
     coarse   is the window's hash that of a known one? (a table that fits the processor's cache)
-    fine     the same with another hash and a larger table, where coarse said yes
-    key      is a key's hash that of the bytes around the window, at any of its s places?
+    fine     the same with another hash and a larger table, where coarse said yes; and at which
+             of the s places of a key is that one?
+    key      is a key's hash that of the bytes around the window, at such a place?
     exact    a dictionary of keys, and the word itself: no automaton is needed for what is left
 
 An automaton over the same words (Aho-Corasick) needs a state, far apart in memory, for every byte
@@ -100,11 +101,11 @@ class _Mesh:
         whole = min(8, shape.key)
         # A key of more than eight bytes is told by its first eight and by its last eight.
         self._ends = (shape.key - 8, 0) if shape.key > 8 else (0,)
-        windows = _numbers({key[n : n + size] for key in self._words for n in range(shape.step)})
-        self._coarse = _Table(windows, size, 0, _COARSE)
+        windows = [_numbers({key[n : n + size] for key in self._words}) for n in range(shape.step)]
+        self._coarse = _Table(windows, size, 0, _COARSE, 6)
         self._fine = _Table(windows, size, 1, _FINE)
         self._keys = [
-            _Table(_numbers({key[end : end + 8] for key in self._words}), whole, 2, _FINE)
+            _Table([_numbers({key[end : end + 8] for key in self._words})], whole, 2, _FINE)
             for end in self._ends
         ]
 
@@ -120,35 +121,50 @@ class _Mesh:
         """Yield where keys may begin in the padded text, for each place of a window in a word."""
         for start in range(0, 8, self._shape.step):
             windows = np.frombuffer(padded, "<u8", len(words) - 2, 8 + start)
-            seen = np.concatenate(
-                [
-                    np.flatnonzero(self._coarse.has(windows[first : first + _AT_ONCE])) + first
-                    for first in range(0, len(windows), _AT_ONCE)
-                ]
-            )
-            seen = seen[self._fine.has(windows[seen])] + 1
+            parts = [
+                self._seen(windows[first : first + _AT_ONCE], first + 1)
+                for first in range(0, len(windows), _AT_ONCE)
+            ]
+            seen, at = (np.concatenate(column) for column in zip(*parts, strict=True))
             for back in range(self._shape.step):
-                hits = seen
+                hits = seen[at & np.uint8(1 << back) != 0]
                 for end, keys in zip(self._ends, self._keys, strict=True):
-                    hits = hits[keys.has(_eight(words, hits, start - back + end))]
+                    hits = hits[keys.has(_eight(words, hits, start - back + end)) != 0]
                 yield (hits * 8 + (start - back)).tolist()
+
+    def _seen(
+        self, windows: NDArray[np.uint64], first: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """Return which windows may be known, counted from ``first``, and of which places."""
+        seen = np.flatnonzero(self._coarse.has(windows) != 0)
+        at = self._fine.has(windows.take(seen, mode="clip"))
+        known = np.flatnonzero(at != 0)
+        return seen.take(known, mode="clip") + first, at.take(known, mode="clip")
 
 
 class _Table:
-    """Which hashes numbers of a set have; all are of ``size`` bytes."""
+    """Which hashes the numbers of some sets have, at most eight; all are of ``size`` bytes."""
 
-    def __init__(self, values: NDArray[np.uint64], size: int, factor: int, most: int) -> None:
-        bits = min(most, max(12, len(values).bit_length() + 4))
+    def __init__(
+        self,
+        sets: Sequence[NDArray[np.uint64]],
+        size: int,
+        factor: int,
+        most: int,
+        room: int = 4,
+    ) -> None:
+        bits = min(most, max(12, sum(map(len, sets)).bit_length() + room))
         # The product has no room for the bytes of a number beyond the first ``size``.
         self._factor = np.uint64(_FACTORS[factor] << 8 * (8 - size) & (1 << 64) - 1)
         self._shift = np.uint64(64 - bits)
-        self._has = np.zeros(1 << bits, np.bool_)
-        self._has[self._hashed(values)] = True
+        self._has = np.zeros(1 << bits, np.uint8)
+        for place, values in enumerate(sets):
+            self._has[self._hashed(values)] |= np.uint8(1 << place)
 
-    def has(self, values: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Return for each number, by its first ``size`` bytes, whether it may be in the set.
+    def has(self, values: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Return for each number, by its first ``size`` bytes, in which sets it may be.
 
-        It is never false for one that is.
+        Bit n says so of the set n; it is never 0 for one that is.
         """
         return self._has.take(self._hashed(values), mode="clip")
 

@@ -13,6 +13,7 @@ of the marks is an e-value, too.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,6 +50,8 @@ _SEARCHED: Final = (
 SHARE: Final = 0.1
 """How much of the wager is on decoys being found: finding none costs 0.05 decades, finding some
 costs one."""
+_OTHER_LENGTHS: Final = 0.05
+"""How much of the wager on a record number is on one that is not as long as others' are."""
 _MOST: Final = 1e12
 _MOST_TOGETHER: Final = 20
 
@@ -82,7 +85,11 @@ class DecoySearch:
             for kind in _SEARCHED
             if self._by_value[kind]
         }
-        self._lengths = {len(value) for value in self._by_value[TraitKind.RECORD]}
+        self._lengths: dict[int, set[str]] = {}
+        for value, places in self._by_value[TraitKind.RECORD].items():
+            owners = {decoys[place].recipient for place in places}
+            self._lengths.setdefault(len(value), set()).update(owners)
+        self._records: Counter[int] = Counter()
         persons = sorted((_person(value), value) for value in self._by_value[TraitKind.PERSON])
         self._persons = np.array([hashed for hashed, _ in persons], np.uint64)
         self._person_of = [value for _, value in persons]
@@ -109,19 +116,46 @@ class DecoySearch:
         odds: dict[int, dict[TraitKind, float]] = {}
         for place, kind in sorted(self._found):
             decoy = self.decoys[place]
-            values = self._seen[kind]
-            if kind is TraitKind.PERSON:
+            space = decoy.spaces.get(kind, 1.0)
+            if kind is TraitKind.RECORD:
+                chance = self._record_odds(decoy, space)
+            elif kind is TraitKind.PERSON:
                 [born] = {t.value[:10] for t in decoy.traits if t.kind is kind}
-                values = self._same_day[born]
-            chance = max(1.0, decoy.spaces.get(kind, 1.0) / max(1, values))
+                chance = _odds(space, self._same_day[born])
+            else:
+                chance = _odds(space, self._seen[kind])
             odds.setdefault(place, {})[kind] = chance
         return tuple(FoundDecoy(self.decoys[place], each) for place, each in odds.items())
+
+    def _record_odds(self, decoy: IssuedDecoy, space: float) -> float:
+        """The odds against a record number that is there by chance.
+
+        Most of the wager is on a number as long as those of the other recipients' decoys, among
+        which it is counted; the rest on one of any length. The recipient's own decoys may not say
+        among which numbers they are counted: they are what is in question.
+        """
+        every = sum(self._records.values())
+        mine = {decoy.recipient}
+        others = {length for length, owners in self._lengths.items() if owners - mine}
+        if not others:
+            return _odds(space, every)
+        alike = sum(self._records[length] for length in others)
+        fits = any(
+            len(value) in others
+            for trait in decoy.traits
+            if trait.kind is TraitKind.RECORD
+            for value in _written(trait.kind, trait.value)
+        )
+        return (1 - _OTHER_LENGTHS) * fits * _odds(space, alike) + _OTHER_LENGTHS * _odds(
+            space, every
+        )
 
     def _look_for(self, kind: TraitKind, values: pa.Array, column: pa.Array) -> None:
         written = pc.unique(_canonical(kind, column).drop_null())
         if kind is TraitKind.RECORD:
-            fits = pc.is_in(pc.utf8_length(written), pa.array(sorted(self._lengths), pa.int32()))
-            written = written.filter(fits)
+            written = written.filter(pc.greater_equal(pc.utf8_length(written), 1))
+            for one in pc.value_counts(pc.utf8_length(written)).to_pylist():
+                self._records[one["values"]] += one["counts"]
         # of a table in several batches, the same value may count more than once: that only
         # lessens the odds
         self._seen[kind] += len(written)
@@ -177,6 +211,10 @@ class DecoySearch:
             [sum(self._words[word] for word in cell) & _WORD for cell in folded], np.uint64
         )
         return _Names(len(words), sums[np.asarray(cells.indices)])
+
+
+def _odds(space: float, values: int) -> float:
+    return max(1.0, space / max(1, values))
 
 
 @dataclass(frozen=True)

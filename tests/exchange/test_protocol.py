@@ -159,6 +159,20 @@ def test_only_traits_that_mean_something_elsewhere_are_published() -> None:
     }
 
 
+def test_names_count_with_the_days_of_birth_that_go_with_them() -> None:
+    def exchanged(names: float) -> bool:
+        found = protocol.published_traits(decoy(1, person=names, nir=names))
+        kinds = {trait.kind for _, trait in found}
+        assert TraitKind.NIR not in kinds, "its space says already what was drawn"
+        return TraitKind.PERSON in kinds
+
+    enough = protocol.LEAST_SPACE / protocol.BIRTH_DAYS
+    assert exchanged(35_200.0)
+    assert exchanged(enough * 1.01)
+    assert not exchanged(enough * 0.99)
+    assert not exchanged(0.0)
+
+
 def test_a_part_of_a_book_is_always_the_same_part() -> None:
     book = [decoy(n) for n in range(400)]
     parts = [protocol.chosen(book, percent) for percent in (1, 30, 60, 100)]

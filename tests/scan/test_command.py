@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pgbalise.alert_text import heading, told
 from pgbalise.decoys.identity import Role
 from pgbalise.decoys.issued import write_decoys
 from pgbalise.install import install
+from pgbalise.registry.alerts import alerts
+from pgbalise.registry.store import open_registry, upgrade
 from pgbalise.session import connect
 from tests.scan.writing import filler, make_decoys
 
@@ -199,3 +203,47 @@ def test_decoys_come_from_the_database(
     done = run("--dsn", dsn, files, "--json")
     assert done.returncode == 0, done.stderr
     assert [hit["decoy"] for hit in json.loads(done.stdout)["hits"]] == ["role_1/3"]
+
+
+def test_what_is_found_is_recorded_once_for_each_decoy_and_file(
+    cluster: ThrowawayCluster, empty_db: Connection, book: Path, files: Path
+) -> None:
+    dsn = cluster.dsn(empty_db.info.dbname)
+    with open_registry(dsn) as registry:
+        upgrade(registry)
+    other = DECOYS[2]
+    found = files / "patients.txt"
+    names = f"{other.identity[Role.GIVEN_NAME]} {other.identity[Role.FAMILY_NAME]}"
+    found.write_text(f"{MAIL}\nx\n{MAIL}\n{names}\n")
+    for _ in "twice":
+        done = run("--decoys", book, files, "--possible", "--registry", dsn)
+        assert done.returncode == 0, done.stderr
+        assert b"1 alerts in the registry" in done.stdout
+    with open_registry(dsn) as registry:
+        [(alert, delivered)] = alerts(registry)
+    assert delivered is None
+    assert (alert["kind"], alert["severity"]) == ("decoy_found", "critical")
+    assert alert["recipient"] == "role_1"
+    assert alert["detail"] == {
+        "decoys": ["role_1/3"],
+        "decoys_of": ["role_1"],
+        "file": "patients.txt",
+        "sha256": hashlib.sha256(found.read_bytes()).hexdigest(),
+        "kinds": ["mail"],
+        "places": 2,
+    }
+    assert MAIL not in json.dumps(alert)
+    assert told(alert, "en") == (
+        "A decoy given to role_1, role_1/3, is in the file patients.txt (by mail)."
+    )
+    assert told(alert, "fr").startswith("Un leurre donné à role_1, role_1/3, est dans le fichier")
+    assert heading(alert, "fr") == "Un leurre est dans un fichier"
+
+
+def test_a_registry_that_is_away_is_an_error_before_anything_is_read(
+    book: Path, files: Path
+) -> None:
+    done = run("--decoys", book, files / "missing", "--registry", "host=/nowhere dbname=x")
+    assert done.returncode == 2
+    assert b"missing" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
