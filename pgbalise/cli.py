@@ -74,7 +74,7 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, TOML or JSON.", sh
 _EXTRAS = {
     "python_calamine": "leaks",
     **dict.fromkeys(("olefile", "pypdf"), "scan"),
-    **dict.fromkeys(("pymisp", "stix2"), "detectors"),
+    **dict.fromkeys(("pymisp", "stix2", "yaml"), "detectors"),
     **dict.fromkeys(("faker", "stdnum"), "decoys"),
     **dict.fromkeys(("fastapi", "pydantic", "starlette", "uvicorn"), "exchange"),
     **dict.fromkeys(("rfc3161_client", "weasyprint"), "report"),

@@ -445,17 +445,16 @@ class Functions:
         issuing = _issuing()
         with self._settings():
             installed(self.session)
-            names = [
-                (role, known)
-                for (known,) in self.session.fetch(
-                    "SELECT number FROM balise.decoy WHERE role_name = $1::name"
-                    " AND retired_at IS NULL AND number = coalesce($2::int, number)",
-                    role,
-                    number,
-                )
-            ]
-            if number is not None and not names:
-                raise InvalidInput(f"role {role} has no decoy {number}")
+            ever = self.session.fetch(
+                "SELECT number, retired_at IS NOT NULL FROM balise.decoy"
+                " WHERE role_name = $1::name AND number = coalesce($2::int, number)",
+                role,
+                number,
+            )
+            if not ever:
+                which = "no decoy" if number is None else f"no decoy {number}"
+                raise InvalidInput(f"role {role} has {which}")
+            names = [(role, known) for known, retired in ever if not retired]
             issuing.retire(self.session, names, self._now())
         return len(names)
 

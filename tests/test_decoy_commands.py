@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from pgbalise.database import apply_policy, enrol
@@ -19,6 +21,7 @@ from pgbalise.session import PsycopgSession, connect
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import LiteralString
 
     from pgbalise.demo.cluster import ThrowawayCluster
     from tests.conftest import Connection
@@ -166,3 +169,46 @@ def test_a_refusal_is_one_line_and_status_2(
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+def test_an_administrator_makes_and_retires_them_from_psql(
+    cluster: ThrowawayCluster, session: PsycopgSession, key: Path
+) -> None:
+    owner = cluster.data_dir.stat()
+    path = cluster.data_dir / "test-decoys.key"
+    path.write_bytes(key.read_bytes())
+    path.chmod(0o600)
+    os.chown(path, owner.st_uid, owner.st_gid)
+    psql = session.connection
+    psql.execute("CREATE ROLE dora; GRANT balise_admin TO dora; SET ROLE dora")
+
+    def answer(call: LiteralString) -> Any:
+        with psql.transaction():
+            found = psql.execute(call, {"key": str(path)}).fetchone()
+        assert found is not None
+        return found[0]
+
+    try:
+        assert answer("SELECT balise.make_decoys('ana', 1, %(key)s)") == 1
+        assert answer("SELECT balise.make_decoys(key_file => %(key)s)") == 3
+        assert answer("SELECT balise.make_decoys(key_file => %(key)s)") == 0
+        assert answer("SELECT balise.retire_decoys('ana', 1)") == 1
+        assert answer("SELECT balise.retire_decoys('ana')") == 1
+        assert answer("SELECT balise.retire_decoys('ana')") == 0
+        for call, words in (
+            ("SELECT balise.make_decoys('cora', 1, %(key)s)", "never gets a decoy"),
+            ("SELECT balise.make_decoys('ana', 0, %(key)s)", "from 1 to 1000"),
+            ("SELECT balise.make_decoys()", "needs the master key"),
+            ("SELECT balise.retire_decoys('ana', 9)", "role ana has no decoy 9"),
+            ("SELECT balise.retire_decoys('cora')", "role cora has no decoy"),
+            ("SELECT balise.retire_decoys(NULL)", "must not be NULL"),
+        ):
+            with pytest.raises(psycopg.Error, match=words):
+                answer(call)
+    finally:
+        path.unlink()
+    psql.execute("RESET ROLE; DROP ROLE dora")
+    assert session.fetch("SELECT balise_recipient::text FROM balise_decoy.person") == [
+        ("ben",),
+        ("ben",),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -91,6 +92,8 @@ def test_report_adds_its_relation_and_what_it_lacks() -> None:
     assert "public.lab_result" in text
     assert "dump.csv: its columns may not tell one row from another" in text
     assert "not read: a.zip: b.bin is a picture" in text
+    of_none = " ".join(shown(replace(report, tables=())).split())
+    assert "relation" not in of_none
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
