@@ -17,7 +17,7 @@ import pyarrow as pa
 from pgbalise.compile.views import DECOYS, decoy_table
 from pgbalise.database import applied_policy, check_master_key, recipients
 from pgbalise.decoy_rows import Batch, Place, Rows, Source, put_together, tie_columns
-from pgbalise.decoy_tables import tables_with_decoys
+from pgbalise.decoy_tables import refuse_foreign_code, tables_with_decoys
 from pgbalise.decoybook import enter, issued
 from pgbalise.decoys.columns import Sample
 from pgbalise.decoys.identity import Identity, Role
@@ -151,6 +151,8 @@ def issue_decoys(
     check_master_key(session, key)
     roles = _chosen(session, names)
     members = family(session, policy)
+    for member in members:
+        refuse_foreign_code(session, member.relation)
     version = _policy_version(session)
     progress("looking at what is there", 0, 1)
     known = issued(session)
