@@ -35,7 +35,7 @@ def prepare_decoys(session: Session, relation: Relation) -> None:
         session.run("DROP TABLE %I.%I", DECOYS, name)
         there = {}
     stored = columns(session, relation.schema, relation.name)
-    _refuse_foreign_code(session, relation)
+    refuse_foreign_code(session, relation)
     if not there:
         _create(session, relation)
     else:
@@ -153,7 +153,8 @@ def _follow(session: Session, relation: Relation) -> None:
 
 
 # What is not the server's own is in pg_depend; what writing a row runs are the conditions of
-# domains, wherever in a type they are, and the expressions of generated columns.
+# domains, wherever in a type they are, and the expressions of generated columns; what reading it
+# as text runs are casts.
 _FOREIGN_CODE: Final = """
 WITH RECURSIVE base AS (
     SELECT format('%I.%I', $1::text, $2::text)::regclass AS oid
@@ -184,14 +185,21 @@ SELECT a.attname::text, 'is computed by'
   JOIN pg_attrdef AS f ON f.adrelid = base.oid AND f.adnum = a.attnum
   JOIN pg_depend AS d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid
    AND d.refclassid <> 'pg_class'::regclass
+UNION ALL
+SELECT m.name::text, 'is of a type that is cast to text by'
+  FROM made AS m JOIN pg_cast AS c ON c.castsource = m.type
+ WHERE c.casttarget = ANY (ARRAY['text'::regtype, 'varchar'::regtype, 'bpchar'::regtype])
+   AND c.castfunc >= 16384
 LIMIT 1
 """
 
 
-def _refuse_foreign_code(session: Session, relation: Relation) -> None:
-    """What writing a decoy runs, it runs with the rights of who issues decoys.
+def refuse_foreign_code(session: Session, relation: Relation) -> None:
+    """Raise InvalidPolicy when issuing decoys of a relation would run functions of somebody's.
 
-    So it may be nothing but what the server itself has.
+    What reading its rows and writing a decoy runs, it runs with the rights of who issues decoys.
+    So it may be nothing but what the server itself has. To be asked each time: who owns a type may
+    change what it does.
     """
     for name, what in session.fetch(_FOREIGN_CODE, relation.schema, relation.name):
         raise InvalidPolicy(

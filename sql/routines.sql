@@ -327,7 +327,8 @@ DECLARE
     lost text := '';
     shown text := current_setting('log_min_error_statement');
 BEGIN
-    looked := balise.candidates(written);
+    -- a whole file in a column must not keep a transaction for minutes
+    looked := balise.candidates(left(written, 1000000));
     SELECT array_agg(DISTINCT t.decoy_id), array_agg(DISTINCT t.kind) INTO ids, by_what
       FROM balise.decoy_trait AS t WHERE t.value = ANY (looked.texts);
     FOREACH day IN ARRAY coalesce(looked.born, '{}') LOOP

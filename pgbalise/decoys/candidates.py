@@ -23,7 +23,8 @@ _LETTER: Final = re.compile(r"[a-z]")
 _NIR: Final = re.compile(r"[1-478][0-9]{4}(?:[0-9]{2}|2[ab])[0-9]{6}(?:[0-9]{2})?")
 _PHONE: Final = re.compile(r"(?:(?:00)?330?|0)[1-9][0-9]{8}")
 _MAILS: Final = tuple(
-    re.compile(rf"{letter}+@{letter}+\.{letter}+")
+    re.compile(rf"{letter}{{1,64}}@{letter}{{1,255}}\.{letter}{{1,63}}")
+    # as long as RFC 5321 (4.5.3.1) lets them be: without an end, a long text would take hours;
     # with whatever an address may have in it, and without what may stand around it
     for letter in ("[!-;=?A-~]", "[!#$%&*+./0-9?A-Z^_`a-z~-]")
 )

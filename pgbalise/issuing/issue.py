@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pgbalise.compile.views import DECOYS
 from pgbalise.database import applied_policy, check_master_key, recipients
-from pgbalise.decoy_tables import keep_small, tables_with_decoys
+from pgbalise.decoy_tables import keep_small, refuse_foreign_code, tables_with_decoys
 from pgbalise.decoybook import enter, issued
 from pgbalise.decoys.issued import IssuedDecoy
 from pgbalise.errors import DatabaseProblem, InvalidInput, InvalidPolicy, InvalidRecipient
@@ -91,6 +91,8 @@ def issue_decoys(
     check_master_key(session, key)
     roles = _chosen(session, names)
     members = family(session, policy)
+    for member in members:
+        refuse_foreign_code(session, member.relation)
     version = _policy_version(session)
     progress("looking at what is there", 0, 1)
     known = issued(session)

@@ -107,7 +107,7 @@ class Reading:
             if not names.isdisjoint(_WORKBOOK):
                 self._would_fit(members, name)
                 return spreadsheet.read(path, name, self.folder)
-            if "mimetype" in names and archive.read("mimetype")[: len(_ODS)] == _ODS:
+            if "mimetype" in names and beginning(archive, "mimetype", len(_ODS)) == _ODS:
                 self._would_fit(members, name)
                 return spreadsheet.read(path, name, self.folder)
             if "[Content_Types].xml" in names:
@@ -173,6 +173,12 @@ def _some(tables: list[LeakTable], name: str, kind: Kind) -> list[LeakTable]:
 def printable(name: str) -> str:
     """Return a name on one line, whatever characters are in it."""
     return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def beginning(archive: zipfile.ZipFile, member: str, count: int) -> bytes:
+    """Return the first bytes of a member; whatever its size, no more is unpacked."""
+    with archive.open(member) as stream:
+        return stream.read(count)
 
 
 def is_link(info: zipfile.ZipInfo) -> bool:

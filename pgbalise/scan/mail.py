@@ -15,6 +15,9 @@ from typing import Any, Final
 LONGEST: Final = 512 << 20
 """Bytes of the largest mail that is taken apart; a mail is held in memory as a whole."""
 
+_LONGEST_FIELD: Final = 8_192
+"""Characters of a field that are decoded; the time taken grows with their square."""
+
 _FIELD: Final = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,60}:(?: |\t|\r?\n[ \t])")
 _OF_MAIL: Final = re.compile(
     rb"^(?:Received|Return-Path|MIME-Version|Message-ID|Delivered-To|Subject|From|To|Date)\s*:",
@@ -22,6 +25,15 @@ _OF_MAIL: Final = re.compile(
 )
 _MBOX: Final = re.compile(rb"From [^\r\n]{1,400}\d\d:\d\d[^\r\n]{0,100}\r?\n[A-Za-z>]")
 _OUTLOOK_TEXTS: Final = {"0037": "subject", "1000": "body", "1013": "html", "0C1F": "sender"}
+
+
+class _Mail(Message):
+    """A message whose fields are read as far as is worth it: long ones would take hours."""
+
+    def get(self, name: str, failobj: Any = None) -> Any:
+        """Return a field, cut."""
+        value = super().get(name, failobj)
+        return value[:_LONGEST_FIELD] if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,9 @@ def mailbox_parts(path: Path) -> Iterator[Part]:
     box = mailbox.mbox(path, create=False)
     try:
         for number, key in enumerate(box.keys(), 1):
-            yield from _parts(email.message_from_bytes(box.get_bytes(key)), f"mail {number}!")
+            yield from _parts(
+                email.message_from_bytes(box.get_bytes(key), _Mail), f"mail {number}!"
+            )
     finally:
         box.close()
 
@@ -60,7 +74,7 @@ def mailbox_parts(path: Path) -> Iterator[Part]:
 def mail_parts(path: Path) -> Iterator[Part]:
     """Yield the header and the decoded parts of one mail."""
     with path.open("rb") as file:
-        yield from _parts(email.message_from_binary_file(file), "")
+        yield from _parts(email.message_from_binary_file(file, _Mail), "")
 
 
 def _parts(message: Message[Any, Any], prefix: str) -> Iterator[Part]:
@@ -77,10 +91,13 @@ def _parts(message: Message[Any, Any], prefix: str) -> Iterator[Part]:
 
 
 def _decoded(value: object) -> str:
+    text = str(value)
+    if len(text) > _LONGEST_FIELD:
+        return text
     try:
-        return str(make_header(decode_header(str(value))))
+        return str(make_header(decode_header(text)))
     except (LookupError, UnicodeError, ValueError):
-        return str(value)
+        return text
 
 
 def outlook_parts(ole: Any) -> Iterator[Part]:

@@ -6,10 +6,14 @@ import html
 import re
 from typing import Final
 
-_TAG: Final = re.compile(rb"<!--.*?-->|<[/!?]?[A-Za-z][^<>]*>|<[!?][^<>]*>", re.DOTALL)
+_PLAIN_TAG: Final = re.compile(rb"<[/!?]?[A-Za-z][^<>]*>|<[!?][^<>]*>")
+_TAG: Final = re.compile(rb"<!--.*?-->|" + _PLAIN_TAG.pattern, re.DOTALL)
+_COMMENT_END: Final = b"-->"
 # Between these nothing is seen: office programs cut words into runs, HTML makes letters bold.
+# One end is not looked for beyond the next: a text of ends alone would take hours.
 _RUNS: Final = re.compile(
-    rb"</(?:w|a):t>(?:(?!</(?:w|a):p>|<w:tab|<(?:w|a):br|<w:cr)<[^<>]*>)*<(?:w|a):t(?:\s[^<>]*)?>"
+    rb"</(?:w|a):t>(?:(?!</(?:w|a):[pt]>|<w:tab|<(?:w|a):br|<w:cr)<[^<>]*>)*"
+    rb"<(?:w|a):t(?:\s[^<>]*)?>"
 )
 _INLINE: Final = re.compile(
     rb"</?(?:b|i|u|em|strong|span|mark|wbr|small|font|text:span)(?:\s[^<>]*)?/?>", re.IGNORECASE
@@ -28,7 +32,12 @@ def plain_markup(text: bytes) -> bytes:
     """
     if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = text.decode("utf-16", "replace").encode()
-    return _ENTITY.sub(_entity, _TAG.sub(_tag, _INLINE.sub(_newlines, _RUNS.sub(_newlines, text))))
+    text = _INLINE.sub(_newlines, _RUNS.sub(_newlines, text))
+    # behind the last end of a comment every other "<!--" would be looked at to the end of the text
+    last = text.rfind(_COMMENT_END) + len(_COMMENT_END)
+    if last < len(_COMMENT_END):
+        last = 0
+    return _ENTITY.sub(_entity, _TAG.sub(_tag, text[:last]) + _PLAIN_TAG.sub(_tag, text[last:]))
 
 
 def _newlines(found: re.Match[bytes]) -> bytes:

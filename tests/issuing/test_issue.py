@@ -440,3 +440,37 @@ def test_a_constraint_that_calls_foreign_code_is_not_run(clinic: PsycopgSession)
     clinic.fetch("ALTER TABLE clinic.act ADD CHECK (clinic.peek(price)) NOT VALID")
     assert len(generate(clinic)) == 5
     assert clinic.fetch("SELECT 1 FROM clinic.seen") == []
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "problem"),
+    [
+        (
+            "clinic.level",
+            "CREATE CAST (clinic.level AS text) WITH FUNCTION clinic.seen_as(clinic.level)",
+            "is of a type that is cast to text",
+        ),
+        (
+            "clinic.short",
+            "ALTER DOMAIN clinic.short ADD CHECK (clinic.seen_as(value) <> 'x') NOT VALID",
+            "is of a domain",
+        ),
+    ],
+)
+def test_a_type_that_began_to_run_code_is_refused(
+    clinic: PsycopgSession, column: str, change: str, problem: str
+) -> None:
+    clinic.fetch("CREATE TABLE clinic.seen (who text)")
+    clinic.fetch("CREATE TYPE clinic.level AS ENUM ('low', 'high')")
+    clinic.fetch("CREATE DOMAIN clinic.short AS varchar")
+    clinic.fetch(f"ALTER TABLE clinic.act ADD COLUMN grade {column} DEFAULT 'low'")
+    with clinic.connection.transaction():
+        apply_policy(clinic, CLINIC_POLICY, KEY)
+    clinic.fetch(
+        f"CREATE FUNCTION clinic.seen_as(x {column}) RETURNS text LANGUAGE plpgsql AS"
+        " $$BEGIN INSERT INTO clinic.seen VALUES (current_user); RETURN 'low'; END$$"
+    )
+    clinic.fetch(change)
+    with pytest.raises(InvalidPolicy, match=f"column grade {problem}"):
+        generate(clinic)
+    assert clinic.fetch("SELECT 1 FROM clinic.seen") == []
