@@ -84,7 +84,7 @@ def test_a_dba_takes_a_database_from_nothing_to_a_verdict(
     )
 
     alice = cluster.dsn(dpi.info.dbname, "alice")
-    query = "SELECT * FROM marked.lab_result WHERE result_id <= 3000"
+    query = "SELECT * FROM marked.lab_result ORDER BY result_id LIMIT 3000"
     for ending in ("csv", "parquet"):
         leak = tmp_path / f"leak.{ending}"
         done = run("extract", query, "-o", leak, "--dsn", alice, "--json")
