@@ -33,7 +33,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.pgbalise-$(PATH_HASH)
 
 PACKAGES := postgresql-$(PG_MAJOR) postgresql-plpython3-$(PG_MAJOR) postgresql-server-dev-$(PG_MAJOR) \
-  postgresql-$(PG_MAJOR)-pgaudit sqlsmith openssl python3-venv libpango-1.0-0 libpangoft2-1.0-0
+  postgresql-$(PG_MAJOR)-pgaudit sqlsmith openssl python3-venv libpango-1.0-0 libpangoft2-1.0-0 \
+  clamav rspamd
 ARGS ?=
 MATRIX ?= 13,14,15,16,17,18
 
@@ -51,6 +52,8 @@ system-packages:
 	[ -e /usr/lib/postgresql/$(PG_MAJOR)/lib/pgxs/src/makefiles/pgxs.mk ] || missing+=(postgresql-server-dev-$(PG_MAJOR)); \
 	[ -e /usr/lib/postgresql/$(PG_MAJOR)/lib/pgaudit.so ] || missing+=(postgresql-$(PG_MAJOR)-pgaudit); \
 	for program in sqlsmith openssl; do command -v "$$program" >/dev/null || missing+=("$$program"); done; \
+	command -v clamscan >/dev/null || missing+=(clamav); \
+	command -v rspamadm >/dev/null || missing+=(rspamd); \
 	for library in libpango-1.0 libpangoft2-1.0; do compgen -G "/usr/lib/*/$$library.so.0" >/dev/null || missing+=("$${library}-0"); done; \
 	compgen -G '/usr/lib/python3.*/ensurepip/__init__.py' >/dev/null || missing+=(python3-venv); \
 	[ $${#missing[@]} -gt 0 ] || exit 0; \

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from pgbalise import __version__
 from pgbalise.alert_text import mail, push_headers, told
@@ -48,16 +48,12 @@ class Sender(Protocol):
         """Tell it, or raise a PgbaliseError."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none: an alert goes where the configuration says."""
+_Sink = TypeVar("_Sink", bound=Webhook | Syslog | Email | Push)
 
 
 @dataclass(frozen=True)
-class WebhookSender:
-    """POSTs an alert as JSON, with the header X-Pgbalise-Signature when it has a secret."""
-
-    sink: Webhook
+class _Sending(Generic[_Sink]):
+    sink: _Sink
 
     @property
     def name(self) -> str:
@@ -68,6 +64,16 @@ class WebhookSender:
     def minimum(self) -> str:
         """The least severity that it is told."""
         return self.sink.minimum
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Follow none: an alert goes where the configuration says."""
+
+
+@dataclass(frozen=True)
+class WebhookSender(_Sending[Webhook]):
+    """POSTs an alert as JSON, with the header X-Pgbalise-Signature when it has a secret."""
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """Post it; raise EnvironmentProblem unless the answer is 2xx, InvalidKey for its files."""
@@ -85,20 +91,8 @@ class WebhookSender:
 
 
 @dataclass(frozen=True)
-class PushSender:
+class PushSender(_Sending[Push]):
     """POSTs a sentence to a topic, as ntfy takes it: title, priority and tags are headers."""
-
-    sink: Push
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-        return self.sink.name
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is told."""
-        return self.sink.minimum
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """Post it; raise EnvironmentProblem unless the answer is 2xx, InvalidKey for its files."""
@@ -137,20 +131,8 @@ def _post(sink: Webhook | Push, body: bytes, headers: Mapping[str, str]) -> None
 
 
 @dataclass(frozen=True)
-class MailSender:
+class MailSender(_Sending[Email]):
     """Sends an alert by SMTP, encrypted unless the server is on this machine."""
-
-    sink: Email
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-        return self.sink.name
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is sent."""
-        return self.sink.minimum
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """Send it; raise EnvironmentProblem when no recipient is accepted, InvalidKey for files.
@@ -206,20 +188,8 @@ def _smtp(sink: Email) -> smtplib.SMTP:
 
 
 @dataclass(frozen=True)
-class SyslogSender:
+class SyslogSender(_Sending[Syslog]):
     """Sends an alert to a syslog server, each over a connection of its own."""
-
-    sink: Syslog
-
-    @property
-    def name(self) -> str:
-        """What a person calls the sink."""
-        return self.sink.name
-
-    @property
-    def minimum(self) -> str:
-        """The least severity that it is sent."""
-        return self.sink.minimum
 
     def send(self, alert: Mapping[str, Any]) -> None:
         """Send it; raise EnvironmentProblem when the server cannot be reached.

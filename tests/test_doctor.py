@@ -546,7 +546,7 @@ PATHS: dict[str, tuple[str, str, str | None, str, str | None]] = {
         "critical",
         "balise_proxy",
         "GRANT balise_proxy TO researcher",
-        "SELECT count(*) FROM balise.decoy_digests('thirty-two bytes or more of a key of my own'::bytea)",
+        "SELECT count(*) FROM balise.decoy_digests(sha256('a key of my own'))",
     ),
     "an application's role": (
         "D26",

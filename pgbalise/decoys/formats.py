@@ -261,7 +261,8 @@ class Drawer:
             place = self._places.pick(stream)
             block = self._blocks[place]
             if place in self._holes:
-                hole = int(stream.pick(self._holes[place]))  # type: ignore[arg-type]
+                holes = self._holes[place]
+                hole = int(holes[stream.below(len(holes))])
                 drawn = block.finish(
                     "".join(
                         part if isinstance(part, str) else f"{hole:0{part.width}d}"

@@ -21,7 +21,7 @@ NAMESPACE: Final = uuid.UUID("6d3f5f0e-0d0b-5b43-9a5e-3c1d6a3f7b21")
 
 def write_stix(export: Export) -> Files:
     """Return a bundle of an identity and of indicators, marked TLP:RED."""
-    import stix2  # type: ignore[import-untyped]
+    import stix2
 
     author = stix2.Identity(
         id=_identifier("identity", "pgbalise"),

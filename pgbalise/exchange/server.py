@@ -313,7 +313,7 @@ def _failed(_: Request, problem: Exception) -> JSONResponse:
 
 
 def _log(what: str) -> None:
-    print(f"pgbalise exchange: a call failed: {what}", file=sys.stderr, flush=True)  # noqa: T201
+    print(f"pgbalise exchange: a call failed: {what}", file=sys.stderr, flush=True)  # noqa: T201 - its log
 
 
 class _TooLarge(HTTPException):

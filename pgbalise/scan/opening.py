@@ -180,7 +180,7 @@ class Opening:
                 yield from self._inner(_cut(part.body), inner, depth)
 
     def _compound(self, path: Path, member: str, depth: int) -> Iterator[Text]:
-        import olefile  # type: ignore[import-untyped]
+        import olefile
 
         try:
             with olefile.OleFileIO(path) as ole:

@@ -967,7 +967,10 @@ IDENTITY: Final = {
         ("outsider", "SELECT * FROM balise.relation_secret"),
         ("outsider", f"EXPLAIN SELECT * FROM {V}"),
         ("outsider", "SELECT * FROM pg_stats WHERE schemaname ~ 'clinic|balise|marked'"),
-        ("outsider", "SELECT pg_get_viewdef(c.oid) FROM pg_class AS c WHERE relname = 'patient'"),
+        (
+            "outsider",
+            "SELECT pg_get_viewdef(oid) FROM pg_class WHERE relname = 'patient' ORDER BY 1",
+        ),
         states=DENIED,
     ),
     "a role that was given the views but not enrolled": tries(

@@ -64,7 +64,7 @@ def fired(some: list[Any], line: str) -> set[str]:
 def test_the_first_rule_fires_on_the_proxys_alert_and_on_no_other() -> None:
     first, *_ = rules(files_of(FormatName.SIGMA, [decoy()]))
     alert = decoy_alert(
-        NOW, recipient="a", database="d", system="1", client="192.0.2.1", owners=["b"]
+        NOW, recipient="a", database="d", system="1", client="192.0.2.1", decoys=[("b", 1)]
     )
     assert fires(first, alert)
     assert not fires(first, {**alert, "kind": "off_hours"})

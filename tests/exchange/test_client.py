@@ -308,4 +308,4 @@ def test_hashing_is_broken_off_at_once(monkeypatch: Any) -> None:
     stream = hash_all(many, bytes(16), quiet)
     trait, _ = next(stream)
     assert trait == many[0]
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()

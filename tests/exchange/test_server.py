@@ -461,7 +461,7 @@ def test_without_tls_it_listens_on_this_machine_only(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="both"):
         check_listen(Listen("127.0.0.1", 0, tmp_path))
     with pytest.raises(EnvironmentProblem, match="certificate"):
-        prepared(lambda *_: None, Listen("127.0.0.1", 0, tmp_path / "a", tmp_path / "b"))  # type: ignore[arg-type,return-value]
+        prepared(lambda *_: None, Listen("127.0.0.1", 0, tmp_path / "a", tmp_path / "b"))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 def tarred(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
     """Return a tar archive."""
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode=mode) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=target, mode=mode) as archive:
         for name, body in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(body)

@@ -49,9 +49,7 @@ def innocents(
     for at, (identity, spaces) in enumerate(drawn):
         owner, number = divmod(at, 2)
         name = f"ina{owner}" if together else "ina"
-        found.append(
-            IssuedDecoy(at + 1, name, number + 1, Mode.SAFE, identity, spaces, {}, NOW)
-        )
+        found.append(IssuedDecoy(at + 1, name, number + 1, Mode.SAFE, identity, spaces, {}, NOW))
     return [found[at : at + 2] for at in range(0, len(found), 2)]
 
 
