@@ -84,8 +84,10 @@ class Opening:
             self._left_out(member, "nested too deep")
         except MemoryError:
             self._left_out(member, "too large to be read")
-        except PROBLEMS:
-            self._left_out(member, "damaged or cut")
+        except PROBLEMS as problem:
+            # the system's own words, of a file that may not be read; libraries' errors have none
+            told = problem.strerror if isinstance(problem, OSError) and problem.errno else None
+            self._left_out(member, told or "damaged or cut")
 
     def _left_out(self, member: str, reason: str) -> None:
         self.problems.append((member, reason))

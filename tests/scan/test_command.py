@@ -149,6 +149,12 @@ def test_what_cannot_be_read_is_listed_and_does_not_stop_the_scan(book: Path, fi
     assert run("--decoys", book, files).returncode == 0
 
 
+def test_a_file_that_the_system_does_not_give_is_listed_with_its_reason(book: Path) -> None:
+    done = run("--decoys", book, "/proc/self/mem")
+    assert done.returncode == 2
+    assert done.stderr == b"/proc/self/mem: not read: Input/output error\n"
+
+
 def test_a_bomb_is_listed_as_unread(book: Path, files: Path) -> None:
     layer = gzip.compress(bytes(200_000_000), 9)
     (files / "bomb.gz").write_bytes(gzip.compress(layer, 9))
