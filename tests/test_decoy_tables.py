@@ -247,3 +247,17 @@ def test_doctor_tells_of_decoys_that_lack_collide_or_are_left(site: Site) -> Non
     site.session.fetch("INSERT INTO balise_decoy.patient VALUES ('gone', 9, 1005, 'y', NULL)")
     site.session.fetch("INSERT INTO balise_decoy.patient VALUES ('dt_care', 9, 1005, 'y', NULL)")
     assert len(site.codes()["D51"]) == 2
+
+
+def test_doctor_tells_of_relations_that_show_who_is_missing(site: Site) -> None:
+    site.session.fetch(
+        "CREATE TABLE h.bed (id integer PRIMARY KEY, of integer REFERENCES h.patient)"
+    )
+    assert "D52" not in site.codes()
+    site.session.fetch("GRANT USAGE ON SCHEMA h TO dt_ann; GRANT SELECT (of) ON h.bed TO dt_ann")
+    [told] = site.codes()["D52"]
+    assert told.startswith("dt_ann may read h.bed, which refers to h.patient")
+    document = deepcopy(DOCUMENT)
+    document["relation"]["h.bed"] = {"key": {"id": "integer"}, "decoys": True}
+    site.apply(document)
+    assert "D52" not in site.codes()

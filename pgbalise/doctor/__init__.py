@@ -59,6 +59,7 @@ D48     warning   may read a materialised view that keeps the marks of another r
 D49     warning   decoys share their key with a row, or will: the sequence has yet to give it
 D50     notice    it has fewer decoys than the policy wants
 D51     notice    rows of decoys of who is revoked, or no recipient of class secondary
+D52     warning   may read a relation without decoys that refers to one that has them
 ======  ========  ==================================================================================
 
 "Protected relation" includes its partitions, and the tables it inherits from or that inherit from

@@ -39,7 +39,7 @@ SELECT format('%I.%I', r.schema_name, r.relation_name), s.oid::text, d.relname::
 
 
 def decoys(session: Session, scene: Scene) -> Iterator[Finding]:
-    """D49 to D51: keys that rows came to share, decoys that lack, rows that nobody is to see."""
+    """D49 to D52: keys shared with rows, decoys that lack or are left, relations that tell."""
     for name, stored, table, oid, key, readable in session.fetch(_TABLES, DECOYS):
         if not readable or not key:
             scene.not_checked.append(f"the decoys of {name}, which this role may not read")
@@ -48,6 +48,7 @@ def decoys(session: Session, scene: Scene) -> Iterator[Finding]:
         yield from _ahead(session, name, stored, oid, key)
         yield from _leftovers(session, table, oid)
     yield from _lacking(session)
+    yield from _telling(session)
 
 
 def _collisions(
@@ -142,3 +143,54 @@ def _lacking(session: Session) -> Iterator[Finding]:
                 f"recipient {role} has {has or 'no'} decoys, and the policy wants {wanted}",
                 command=_GENERATE,
             )
+
+
+# Relations that refer to one with decoys and have none, and who may read them: themselves, or
+# through a marked view.
+_TELLING: Final = """
+WITH decoyed AS (
+    SELECT s.oid, format('%I.%I', r.schema_name, r.relation_name) AS name
+      FROM balise.relation AS r
+      JOIN pg_catalog.pg_namespace AS n ON n.nspname = r.schema_name
+      JOIN pg_catalog.pg_class AS s ON s.relnamespace = n.oid AND s.relname = r.relation_name
+      JOIN pg_catalog.pg_class AS d
+        ON d.relnamespace = to_regnamespace($1::text) AND d.relkind = 'r'
+       AND obj_description(d.oid, 'pg_class')
+           = 'decoys of ' || format('%I.%I', r.schema_name, r.relation_name)
+), referring AS (
+    SELECT DISTINCT f.conrelid AS oid, decoyed.name
+      FROM decoyed JOIN pg_catalog.pg_constraint AS f
+        ON f.confrelid = decoyed.oid AND f.contype = 'f' AND f.conparentid = 0
+     WHERE f.conrelid NOT IN (SELECT oid FROM decoyed)
+), read AS (
+    SELECT oid, name, oid AS by FROM referring
+    UNION
+    SELECT g.oid, g.name, v.oid
+      FROM referring AS g
+      JOIN pg_catalog.pg_class AS c ON c.oid = g.oid
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      JOIN balise.relation AS r ON r.schema_name = n.nspname AND r.relation_name = c.relname
+      JOIN balise.marked_view AS m USING (relation_id)
+      JOIN pg_catalog.pg_namespace AS vn ON vn.nspname = m.schema_name
+      JOIN pg_catalog.pg_class AS v ON v.relnamespace = vn.oid AND v.relname = m.view_name
+)
+SELECT DISTINCT q.role_name::text, read.oid::regclass::text, read.name
+  FROM read
+  JOIN balise.recipient AS q ON q.class = 'secondary' AND q.revoked_at IS NULL
+  JOIN pg_catalog.pg_roles AS l ON l.rolname = q.role_name
+ WHERE has_any_column_privilege(l.oid, read.by, 'SELECT')
+ ORDER BY 1, 2, 3
+"""
+
+
+def _telling(session: Session) -> Iterator[Finding]:
+    for role, relation, referred in session.fetch(_TELLING, DECOYS):
+        yield Finding(
+            "D52",
+            Severity.WARNING,
+            role,
+            relation,
+            f"{role} may read {relation}, which refers to {referred} and has no decoys: who has no"
+            " row there may be one",
+            command="pgbalise policy apply FILE.toml",
+        )
