@@ -9,10 +9,79 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from pgbalise.watch import sentence, title
-
 if TYPE_CHECKING:
     from pgbalise.sinks import Email
+
+_TITLES: Final = {
+    "rows_per_hour": "Too many rows in an hour",
+    "rows_per_day": "Too many rows in a day",
+    "own_past": "Far more rows than ever before",
+    "first_seen": "A relation read for the first time",
+    "off_hours": "Many rows outside working hours",
+    "decoy": "A decoy was asked for",
+    "decoy_found": "A decoy is in a file",
+    "decoy_elsewhere": "Another establishment met a decoy",
+    "tripwire": "A decoy's identity was used",
+    "test": "Test",
+}
+
+
+def title(kind: str) -> str:
+    """Return what a kind of alert is called."""
+    return _TITLES.get(kind, kind)
+
+
+def sentence(alert: Mapping[str, Any]) -> str:
+    """Return what an alert says to a person: one sentence, in which nothing is a patient's."""
+    who = alert.get("recipient") or "somebody"
+    detail = alert.get("detail") or {}
+
+    def rows(name: str) -> str:
+        count = detail.get(name)
+        return f"{count:,}" if isinstance(count, int) else str(count)
+
+    match alert.get("kind"):
+        case "rows_per_hour":
+            hour = str(detail.get("hour", "")).replace("T", " ", 1)
+            text = f"{who} took {rows('rows')} rows in the hour from {hour}"
+            return f"{text}; its limit is {rows('limit')} rows an hour."
+        case "rows_per_day":
+            text = f"{who} took {rows('rows')} rows on {detail.get('day')}"
+            return f"{text}; its limit is {rows('limit')} rows a day."
+        case "own_past":
+            text = f"{who} took {rows('rows')} rows on {detail.get('day')}, more than"
+            text += f" {detail.get('times')} times its busiest comparable day"
+            return f"{text} ({detail.get('busiest_day')}: {rows('busiest')} rows)."
+        case "first_seen":
+            where = f"{detail.get('relation')} of database {alert.get('database')}"
+            return f"{who} read {where} for the first time."
+        case "off_hours":
+            text = f"{who} took {rows('rows')} rows outside working hours, in the night of"
+            return f"{text} {detail.get('night')}."
+        case "decoy":
+            owners, named = list(detail.get("decoys_of", [])), list(detail.get("decoys", []))
+            whose = f", a decoy given to {', '.join(owners)}" if owners else ", a decoy"
+            if owners == [who]:
+                whose = ", a decoy of its own"
+            numbers = f" ({', '.join(named)})" if named else ""
+            return f"{who} asked for a patient who does not exist{whose}{numbers}."
+        case "tripwire":
+            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
+            text = f"{who} was given the identity of a patient who does not exist"
+            return f"{text}, decoy {', '.join(named)} (by {', '.join(kinds)})."
+        case "decoy_elsewhere":
+            whose = f"decoy {detail['decoy']}" if detail.get("decoy") else "a decoy of this house"
+            place = str(detail.get("place", "")).replace("_", " ")
+            return f"{detail.get('reporter')} met {whose} elsewhere ({place})."
+        case "decoy_found":
+            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
+            text = f"A decoy given to {who}, {', '.join(named)}, is in the file"
+            return f"{text} {detail.get('file')} (by {', '.join(kinds)})."
+        case "test":
+            return "This is a test: alerts arrive here."
+        case kind:
+            return f"{who}: {kind}."
+
 
 _FRENCH_TITLES: Final = {
     "rows_per_hour": "Trop de lignes en une heure",

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from pgbalise.alerts import write_whole
 from pgbalise.beacons import Beacons
 from pgbalise.errors import EnvironmentProblem, InvalidInput
-from pgbalise.watch import DAYS_KEPT, Alert, Limits, Past, Watch
+from pgbalise.limits import DAYS_KEPT, Limits
+from pgbalise.watch import Alert, Past, Watch
 
 if TYPE_CHECKING:
     import sqlalchemy as sa

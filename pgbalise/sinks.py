@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from pgbalise.alert_text import sentence, title
 from pgbalise.errors import InvalidInput
-from pgbalise.watch import SEVERITIES, sentence, title
+from pgbalise.watch import SEVERITIES
 
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _FACILITIES: Final = {

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pgbalise.errors import InvalidInput
+from pgbalise.limits import DAYS_KEPT, Limits
 
 Alert = dict[str, Any]
 """A spool record of type ``alert``: text, integers, and lists of them; no patient's value."""
@@ -32,200 +32,13 @@ OF_COMMANDS: Final = frozenset({"decoy_elsewhere", "decoy_found"})
 
 SEVERITIES: Final = ("info", "warning", "critical")
 
-DAYS_KEPT: Final = 90
+_MOST_NAMED: Final = 20
 _HOURS_KEPT: Final = 48
 _NIGHTS_KEPT: Final = 7
 _FINISHED_DAYS: Final = 2
 _FINISHED_KEPT: Final = 100_000
 _OPEN_DAYS: Final = 30
 _OPEN_KEPT: Final = 200_000
-
-_WEEKDAYS: Final = (
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
-)
-_MOST_NAMED: Final = 20
-_UNLIMITED: Final = "unlimited"
-
-
-@dataclass(frozen=True)
-class OffHours:
-    """When nobody is expected to take much: from ``start`` to ``end``, and on whole days off.
-
-    Local times; ``end`` before ``start`` means the next morning, equal ones no hours at all.
-    ``days_off`` are weekdays, Monday is 0.
-    """
-
-    start: time
-    end: time
-    days_off: frozenset[int] = frozenset()
-
-    def covers(self, local: datetime) -> bool:
-        """Whether a local time is within them."""
-        if local.weekday() in self.days_off:
-            return True
-        now = local.time()
-        if self.start <= self.end:
-            return self.start <= now < self.end
-        return now >= self.start or now < self.end
-
-    def night(self, local: datetime) -> date:
-        """The day on which the night began that a local time belongs to."""
-        if self.start > self.end and local.time() < self.end:
-            return local.date() - timedelta(days=1)
-        return local.date()
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a recipient may take before somebody is told; None means no limit.
-
-    ``times_own_past``: a day's rows may be this many times those of the recipient's busiest
-    comparable day of the last 90 (working days are compared with working days, days off with days
-    off), once ``known_days`` of them are known. ``bulk_rows``: rows of one night beyond which
-    taking them off hours is told; a day with fewer is never held against the past.
-    ``learning_days``: for so long after a recipient's first extract, relations are not new.
-    ``refuse``: beyond an hour's or a day's limit the recipient is refused until it ends.
-    ``own_decoys``: whether it is told when a recipient asks for one of its own decoys.
-    ``recipients``: the limits of those who have their own.
-    """
-
-    rows_per_hour: int | None = None
-    rows_per_day: int | None = None
-    times_own_past: int | None = 5
-    known_days: int = 10
-    learning_days: int = 14
-    bulk_rows: int | None = 10_000
-    off_hours: OffHours | None = None
-    zone: tzinfo = UTC
-    refuse: bool = False
-    own_decoys: bool = True
-    recipients: Mapping[str, Limits] = field(default_factory=dict)
-
-    def of(self, recipient: str) -> Limits:
-        """The limits of one recipient."""
-        return self.recipients.get(recipient, self)
-
-
-_OWN_KEYS: Final = {
-    "rows_per_hour",
-    "rows_per_day",
-    "times_own_past",
-    "known_days",
-    "learning_days",
-    "bulk_rows",
-    "on_limit",
-    "own_decoys",
-    "off_hours",
-}
-
-
-def parse_limits(table: Mapping[str, Any]) -> Limits:
-    """Read the limits from the table ``[watch]``; raise InvalidInput naming what is wrong.
-
-    Keys: ``zone``; ``rows_per_hour``, ``rows_per_day``, ``times_own_past`` and ``bulk_rows``
-    (whole numbers, or "unlimited"); ``known_days``, ``learning_days``; ``on_limit`` ("alert" or
-    "refuse"); ``own_decoys`` ("alert" or "ignore"); a table ``off_hours`` with ``start``, ``end``
-    and ``days_off``; and tables ``recipient.NAME`` with any of these but ``zone``.
-    """
-    _known_keys(table, _OWN_KEYS | {"zone", "recipient"}, "watch")
-    limits = Limits(zone=_zone(table.get("zone", "UTC")))
-    limits = _parsed(limits, {k: table[k] for k in table.keys() & _OWN_KEYS}, "watch")
-    own = {}
-    for name, value in _table(table.get("recipient", {}), "watch.recipient").items():
-        where = f"watch.recipient.{name}"
-        body = _table(value, where)
-        _known_keys(body, _OWN_KEYS, where)
-        own[name] = _parsed(limits, body, where)
-    return replace(limits, recipients=own)
-
-
-def _parsed(base: Limits, table: Mapping[str, Any], where: str) -> Limits:
-    changes: dict[str, Any] = {}
-    for key in ("rows_per_hour", "rows_per_day", "times_own_past", "bulk_rows"):
-        if key in table:
-            unlimited = table[key] == _UNLIMITED
-            changes[key] = None if unlimited else _number(table[key], f"{where}.{key}", 1)
-    for key, least in (("known_days", 1), ("learning_days", 0)):
-        if key in table:
-            changes[key] = _number(table[key], f"{where}.{key}", least)
-            if changes[key] > DAYS_KEPT:
-                raise InvalidInput(f"{where}.{key}: at most {DAYS_KEPT} days are remembered")
-    if "on_limit" in table:
-        changes["refuse"] = _choice(table, "on_limit", ("alert", "refuse"), where) == "refuse"
-    if "own_decoys" in table:
-        changes["own_decoys"] = _choice(table, "own_decoys", ("alert", "ignore"), where) == "alert"
-    if "off_hours" in table:
-        changes["off_hours"] = _off_hours(table["off_hours"], f"{where}.off_hours")
-    return replace(base, **changes)
-
-
-def _off_hours(value: object, where: str) -> OffHours:
-    table = _table(value, where)
-    _known_keys(table, {"start", "end", "days_off"}, where)
-    days = table.get("days_off", [])
-    if not isinstance(days, list) or not all(day in _WEEKDAYS for day in days):
-        raise InvalidInput(
-            f"{where}.days_off: must be a list of weekdays", hint='["saturday", "sunday"]'
-        )
-    start, end = (_time(table.get(key, "00:00"), f"{where}.{key}") for key in ("start", "end"))
-    if start == end and not days:
-        raise InvalidInput(f"{where}: covers no time", hint='start = "20:00", end = "07:00"')
-    return OffHours(start, end, frozenset(map(_WEEKDAYS.index, days)))
-
-
-def _time(value: object, where: str) -> time:
-    try:
-        found = value if isinstance(value, time) else time.fromisoformat(str(value))
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is not None:
-        raise InvalidInput(f"{where}: must be a local time of day", hint='"20:00"')
-    return found
-
-
-def _zone(value: object) -> tzinfo:
-    try:
-        return ZoneInfo(value) if isinstance(value, str) else _no_zone()
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return _no_zone()
-
-
-def _no_zone() -> tzinfo:
-    raise InvalidInput("watch.zone: there is no such time zone", hint='"Europe/Paris"')
-
-
-def _known_keys(table: Mapping[str, Any], known: Collection[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise InvalidInput(
-                f"{where}.{key}: there is no such key", hint=f"known: {', '.join(sorted(known))}"
-            )
-
-
-def _table(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InvalidInput(f"{where}: must be a table", hint=f"write [{where}]")
-    return value
-
-
-def _number(value: object, where: str, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InvalidInput(f"{where}: must be a whole number from {least}")
-    return value
-
-
-def _choice(table: Mapping[str, Any], key: str, allowed: Sequence[str], where: str) -> str:
-    value = table[key]
-    if value not in allowed:
-        either = " or ".join(f'"{word}"' for word in allowed)
-        raise InvalidInput(f"{where}.{key}: must be {either}")
-    return str(value)
 
 
 @dataclass
@@ -618,77 +431,6 @@ def tripwire_alert(
             "kinds": list(kinds),
         },
     }
-
-
-_TITLES: Final = {
-    "rows_per_hour": "Too many rows in an hour",
-    "rows_per_day": "Too many rows in a day",
-    "own_past": "Far more rows than ever before",
-    "first_seen": "A relation read for the first time",
-    "off_hours": "Many rows outside working hours",
-    "decoy": "A decoy was asked for",
-    "decoy_found": "A decoy is in a file",
-    "decoy_elsewhere": "Another establishment met a decoy",
-    "tripwire": "A decoy's identity was used",
-    "test": "Test",
-}
-
-
-def title(kind: str) -> str:
-    """Return what a kind of alert is called."""
-    return _TITLES.get(kind, kind)
-
-
-def sentence(alert: Mapping[str, Any]) -> str:
-    """Return what an alert says to a person: one sentence, in which nothing is a patient's."""
-    who = alert.get("recipient") or "somebody"
-    detail = alert.get("detail") or {}
-
-    def rows(name: str) -> str:
-        count = detail.get(name)
-        return f"{count:,}" if isinstance(count, int) else str(count)
-
-    match alert.get("kind"):
-        case "rows_per_hour":
-            hour = str(detail.get("hour", "")).replace("T", " ", 1)
-            text = f"{who} took {rows('rows')} rows in the hour from {hour}"
-            return f"{text}; its limit is {rows('limit')} rows an hour."
-        case "rows_per_day":
-            text = f"{who} took {rows('rows')} rows on {detail.get('day')}"
-            return f"{text}; its limit is {rows('limit')} rows a day."
-        case "own_past":
-            text = f"{who} took {rows('rows')} rows on {detail.get('day')}, more than"
-            text += f" {detail.get('times')} times its busiest comparable day"
-            return f"{text} ({detail.get('busiest_day')}: {rows('busiest')} rows)."
-        case "first_seen":
-            where = f"{detail.get('relation')} of database {alert.get('database')}"
-            return f"{who} read {where} for the first time."
-        case "off_hours":
-            text = f"{who} took {rows('rows')} rows outside working hours, in the night of"
-            return f"{text} {detail.get('night')}."
-        case "decoy":
-            owners, named = list(detail.get("decoys_of", [])), list(detail.get("decoys", []))
-            whose = f", a decoy given to {', '.join(owners)}" if owners else ", a decoy"
-            if owners == [who]:
-                whose = ", a decoy of its own"
-            numbers = f" ({', '.join(named)})" if named else ""
-            return f"{who} asked for a patient who does not exist{whose}{numbers}."
-        case "tripwire":
-            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
-            text = f"{who} was given the identity of a patient who does not exist"
-            return f"{text}, decoy {', '.join(named)} (by {', '.join(kinds)})."
-        case "decoy_elsewhere":
-            whose = f"decoy {detail['decoy']}" if detail.get("decoy") else "a decoy of this house"
-            place = str(detail.get("place", "")).replace("_", " ")
-            return f"{detail.get('reporter')} met {whose} elsewhere ({place})."
-        case "decoy_found":
-            named, kinds = list(detail.get("decoys", [])), list(detail.get("kinds", []))
-            text = f"A decoy given to {who}, {', '.join(named)}, is in the file"
-            return f"{text} {detail.get('file')} (by {', '.join(kinds)})."
-        case "test":
-            return "This is a test: alerts arrive here."
-        case kind:
-            return f"{who}: {kind}."
 
 
 def _beyond(rows: int, limit: int | None) -> bool:

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from pgbalise.errors import EnvironmentProblem, InvalidInput
+from pgbalise.limits import Limits, parse_limits
 from pgbalise.lookout import REFUSED, STATE, Lookout, RefusedRecipients, past_from_ledger
 from pgbalise.registry.store import Draft, append, open_registry, upgrade
-from pgbalise.watch import Limits, Past, parse_limits
+from pgbalise.watch import Past
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pgbalise.alert_text import sentence
 from pgbalise.decoybook import enter
 from pgbalise.decoys.candidates import candidates
 from pgbalise.decoys.identity import Identity, Mode, Role
@@ -35,7 +36,6 @@ from pgbalise.install import install
 from pgbalise.session import PsycopgSession, connect
 from pgbalise.sinks import cef
 from pgbalise.tripwires import relay
-from pgbalise.watch import sentence
 from tests.proxy.proxied import wait_until
 from tests.test_alerts import Hook, serving
 

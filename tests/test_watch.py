@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pgbalise.alert_text import sentence
 from pgbalise.errors import InvalidInput
-from pgbalise.watch import Limits, Past, Watch, decoy_alert, parse_limits, sentence
+from pgbalise.limits import Limits, parse_limits
+from pgbalise.watch import Past, Watch, decoy_alert
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)  # a Wednesday
 PARIS = ZoneInfo("Europe/Paris")

@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pgbalise.alert_text import sentence
 from pgbalise.alerts import AlertDesk, senders
 from pgbalise.errors import DatabaseProblem, PgbaliseError
+from pgbalise.limits import Limits, parse_limits
 from pgbalise.lookout import STATE, Lookout, past_from_ledger
 from pgbalise.proxy.courier import Courier
 from pgbalise.proxy.metrics import Name as Count
 from pgbalise.registry.store import open_registry
 from pgbalise.sinks import parse_sinks
 from pgbalise.tripwires import follow
-from pgbalise.watch import Limits, Past, parse_limits, sentence
+from pgbalise.watch import Past
 
 if TYPE_CHECKING:
     from pgbalise.proxy.config import Config

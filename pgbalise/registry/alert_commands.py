@@ -85,7 +85,7 @@ def _alerts_of(config: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def _told(alert: dict[str, Any]) -> dict[str, Any]:
-    from pgbalise.watch import sentence
+    from pgbalise.alert_text import sentence
 
     return {name: value for name, value in alert.items() if name != "type"} | {
         "text": sentence(alert)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from pgbalise.alert_text import sentence
 from pgbalise.decoys.identity import Role
 from pgbalise.decoys.traits import Trait, TraitKind, traits
 from pgbalise.errors import EnvironmentProblem, InvalidInput, InvalidKey
@@ -32,7 +33,6 @@ from pgbalise.exchange.client import (
 from pgbalise.exchange.limits import Limit, Limits
 from pgbalise.exchange.messages import Publication, Report
 from pgbalise.sinks import cef
-from pgbalise.watch import sentence
 from tests.exchange.conftest import AT, NAMES, Exchange, decoy
 
 RENNES, VITRE, PARC = NAMES
