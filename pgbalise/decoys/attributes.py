@@ -22,6 +22,8 @@ from pgbalise.decoys.uniforms import uniform_table
 
 _MOST_LEVELS = 100
 _PARTS = 11
+_GENEROUS = 4.0
+"""The chi-square by which one split is told from chance; many weak ones tie a row to its history."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -220,7 +222,9 @@ def learn_attributes(
                 categorical.append(features.shape[1])
         else:
             look = look_at(target[rows], owner[rows])
-            learned = learn_number(features[rows], target[rows], look, tuple(categorical))
+            learned = learn_number(
+                features[rows], target[rows], look, tuple(categorical), _GENEROUS
+            )
         parts.append((place, learned))
         features = _with(features, target)
         if place not in ruled:
