@@ -7,7 +7,7 @@ NULL together is drawn first, what follows from other columns is computed last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from pgbalise.decoys.uniforms import uniform_table
 _MOST_LEVELS = 100
 _PARTS = 11
 _GENEROUS = 4.0
-"""The chi-square by which one split is told from chance; many weak ones tie a row to its history."""
+"""The chi-square that tells one split from chance: many weak ones tie a row to its history."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -150,7 +150,9 @@ class Attributes:
             rows_known = np.flatnonzero(known_values.valid)
             look = look_at(known_values.values[rows_known].astype(np.float64), rows_known)
             completed = rule.completed(sources, rest)
-            given = look.written(np.nan_to_num(completed))
+            # within bounds it would not follow from its sources, which keep to theirs
+            free = replace(look, low=-np.inf, high=np.inf)
+            given = free.written(np.nan_to_num(completed))
             plain = np.where(np.isnan(completed), plain, given)
         else:
             since, until = (rows[names.index(name)] for name in (rule.since, rule.until))

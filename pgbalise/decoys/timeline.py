@@ -102,7 +102,8 @@ class Histories:
     def endings(self, tracked: Sequence[tuple[int, int]]) -> Floats:
         """Return how long before the last day each kind last happened, float64[n, kinds].
 
-        Days, negative before it; -inf where it never did. ``tracked`` are kinds of rows, as sample and kind.
+        Days, negative before it; -inf where it never did. ``tracked`` are kinds of rows, as sample
+        and kind.
         """
         found = np.full((len(self.last), len(tracked)), -np.inf)
         for column, (place, kind) in enumerate(tracked):
