@@ -7,7 +7,7 @@ NULL together is drawn first, what follows from other columns is computed last.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from pgbalise.decoys.uniforms import uniform_table
 
 _MOST_LEVELS = 100
 _PARTS = 11
+_GENEROUS = 4.0
+"""The chi-square that tells one split from chance: many weak ones tie a row to its history."""
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -148,7 +150,9 @@ class Attributes:
             rows_known = np.flatnonzero(known_values.valid)
             look = look_at(known_values.values[rows_known].astype(np.float64), rows_known)
             completed = rule.completed(sources, rest)
-            given = look.written(np.nan_to_num(completed))
+            # within bounds it would not follow from its sources, which keep to theirs
+            free = replace(look, low=-np.inf, high=np.inf)
+            given = free.written(np.nan_to_num(completed))
             plain = np.where(np.isnan(completed), plain, given)
         else:
             since, until = (rows[names.index(name)] for name in (rule.since, rule.until))
@@ -220,7 +224,9 @@ def learn_attributes(
                 categorical.append(features.shape[1])
         else:
             look = look_at(target[rows], owner[rows])
-            learned = learn_number(features[rows], target[rows], look, tuple(categorical))
+            learned = learn_number(
+                features[rows], target[rows], look, tuple(categorical), _GENEROUS
+            )
         parts.append((place, learned))
         features = _with(features, target)
         if place not in ruled:

@@ -95,7 +95,8 @@ class Population:
     def _draw_once(self, seeds: Sequence[bytes], fixed: Sequence[bytes]) -> tuple[Sample, ...]:
         histories = self.timeline.draw(seeds, fixed)
         features = histories.features(self.tracked)
-        entity, zero = self.attributes.draw(seeds, fixed, histories, features)
+        known = np.concatenate([features, histories.endings(self.tracked)], axis=1)
+        entity, zero = self.attributes.draw(seeds, fixed, histories, known)
         about = _about(entity, self.layout, features, zero)
         drawn: list[Sample] = [entity]
         above: list[Floats] = [np.zeros((len(seeds), 0))]
@@ -143,7 +144,8 @@ def fit_population(samples: Sequence[Sample], seed: bytes) -> Population:
     timeline, histories, zero = fit_timeline(samples, layout)
     tracked = frequent_kinds(samples, layout, _TRACKED)
     features = histories.features(tracked)
-    attributes = learn_attributes(samples[0], layout, histories, zero, features)
+    known = np.concatenate([features, histories.endings(tracked)], axis=1)
+    attributes = learn_attributes(samples[0], layout, histories, zero, known)
     about = _about(samples[0], layout, features, zero)
     above: list[Floats] = [np.zeros((len(samples[0]), 0))]
     learned: list[tuple[tuple[int, tuple[Series, ...]], ...]] = [()]

@@ -165,7 +165,7 @@ class Series:
                     have[previous] > 0, total[previous] / np.maximum(have[previous], 1), -np.inf
                 )
             model = self.first if step == 0 and self.first is not None else self.value
-            before = features[:, -_LAGS] if step else None
+            before = _followed(features) if step else None
             values = model.draw(features, chance[here, 1], before)
             if step and self.again is not None:
                 repeats = self.again.draw(features, chance[here, 2]) > 0
@@ -263,7 +263,7 @@ def _learn(
         full = np.concatenate([features, lags], axis=1)
         later = following if following.sum() > _LEAST_ROWS else known
         sub = _some(np.flatnonzero(later), random)
-        before = lags[:, 0] if level is not None else None
+        before = _followed(full) if level is not None else None
         value = _learn_later(full, values, look, before, sub)
         asked = _some(np.flatnonzero(following), random)
         if len(asked) >= _LEAST_ROWS:
@@ -298,6 +298,17 @@ def _learn_later(
     if before is None or not _uses_lags(plain, full.shape[1]):
         return plain
     return learn_number(full[rows], values[rows], look, (), _STEPWISE, before[rows])
+
+
+def _followed(features: Floats) -> Floats:
+    """Return what a value moves along with, float64[n, k]: those before and the usual level.
+
+    ``features`` end with the level and the lags.
+    """
+    level = features[:, -_LAGS - 1]
+    last = np.where(np.isfinite(features[:, -_LAGS]), features[:, -_LAGS], level)
+    lags = [np.where(np.isfinite(lag), lag, last) for lag in features[:, -_LAGS:].T]
+    return np.stack([*lags, level], axis=1)
 
 
 def _uses_lags(value: Conditional, width: int) -> bool:

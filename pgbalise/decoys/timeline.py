@@ -99,6 +99,21 @@ class Histories:
             columns.append(np.where(np.isinf(earliest), -np.inf, earliest))
         return np.stack(columns, axis=1)
 
+    def endings(self, tracked: Sequence[tuple[int, int]]) -> Floats:
+        """Return how long before the last day each kind last happened, float64[n, kinds].
+
+        Days, negative before it; -inf where it never did. ``tracked`` are kinds of rows, as sample
+        and kind.
+        """
+        found = np.full((len(self.last), len(tracked)), -np.inf)
+        for column, (place, kind) in enumerate(tracked):
+            happening = self.happenings[place]
+            assert happening is not None
+            chosen = (happening.kind == kind) & happening.timed
+            day = (happening.time[chosen] // DAY).astype(np.float64)
+            np.maximum.at(found[:, column], happening.owner[chosen], day)
+        return found - self.last[:, None]
+
 
 @dataclass(frozen=True)
 class _Pieces:

@@ -172,8 +172,8 @@ class Conditional:
     """Values by leaf: those of leaf i, sorted, are ``values[starts[i]:starts[i + 1]]``.
 
     ``codes`` holds, per feature that is a category, the place of each category in the order by
-    which the tree splits it. ``origin`` float64[n] is what each value followed, and ``slope`` how
-    much of a difference there is found again in the value.
+    which the tree splits it. ``origin`` float64[n, k] is what each value followed, and ``slope``
+    float64[k] how much of a difference there is found again in the value.
     """
 
     tree: Tree
@@ -183,7 +183,7 @@ class Conditional:
     look: Look | None
     codes: dict[int, Floats]
     origin: Floats | None = None
-    slope: float = 0.0
+    slope: Floats | None = None
 
     def expected(self, features: Floats) -> Floats:
         """Return the mean of the leaf of each row of ``features``, float64[n]."""
@@ -196,7 +196,7 @@ class Conditional:
         """Return a value per row of ``features`` float64[n, f], by ``chance`` float64[n] in (0, 1).
 
         A number that several entities have is given as it is, any other is moved between its
-        neighbours in the leaf. Where ``before`` float64[n] is given, it is moved along with that.
+        neighbours in the leaf. Where ``before`` float64[n, k] is given, it moves along with that.
         """
         leaf = self.tree.leaves(_encoded(features, self.codes))
         start, size = self.starts[leaf], self.starts[leaf + 1] - self.starts[leaf]
@@ -212,8 +212,8 @@ class Conditional:
             other = np.where(step[loose] + 1 < size[loose], here + 1, np.maximum(here - 1, 0))
             moved = drawn[loose] + at * (self.values[other] - drawn[loose])
             drawn[loose] = self.look.written(moved)
-        if before is not None and self.origin is not None:
-            shift = self.slope * (self.look.clipped(before) - self.origin[place])
+        if before is not None and self.origin is not None and self.slope is not None:
+            shift = (self.look.clipped(before) - self.origin[place]) @ self.slope
             if self.look.grid:
                 shift = np.rint(shift / self.look.grid) * self.look.grid
             drawn = np.where(shift == 0, drawn, self.look.written(drawn + shift))
@@ -248,15 +248,15 @@ def learn_number(
 ) -> Conditional:
     """Learn numbers ``values`` float64[n] given ``features`` float64[n, f].
 
-    Where ``before`` float64[n] are those that they follow, leaves are made for how far they move
-    from these too.
+    Where ``before`` float64[n, k] is what they follow, leaves are made for how far they move from
+    the first of these too.
     """
     values = look.clipped(values)
     # Ranks are not led astray by a wild value; their squares tell narrow leaves from wide ones.
     middle = _ranks(values)
     told = [middle, 2.0 * (middle**2 - 1 / 12)]
     if before is not None:
-        step = _ranks(values - before)
+        step = _ranks(values - before[:, 0])
         told += [step, 2.0 * (step**2 - 1 / 12)]
     heaps = [values == value for value in _heaps(values)]
     targets = np.stack([*told, *(0.5 * heap for heap in heaps)], axis=1)
@@ -269,10 +269,12 @@ def learn_number(
     order = np.lexsort((values, leaf))
     before = look.clipped(before)
     counts = np.bincount(leaf)
-    away = before - (np.bincount(leaf, before) / np.maximum(counts, 1))[leaf]
-    square = float((away**2).sum())
-    slope = float((away * values).sum()) / square if square > 0 else 0.0
-    return replace(learned, origin=before[order], slope=min(max(slope, 0.0), 1.0))
+    means = [np.bincount(leaf, column) / np.maximum(counts, 1) for column in before.T]
+    away = before - np.stack(means, axis=1)[leaf]
+    fitted = np.linalg.lstsq(away, values, rcond=None)[0]
+    # values that follow those before them by more than these differ would run away
+    slope = np.asarray(fitted / max(1.0, float(np.abs(fitted).sum())), np.float64)
+    return replace(learned, origin=before[order], slope=slope)
 
 
 def _ranks(values: Floats) -> Floats:
