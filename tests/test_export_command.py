@@ -12,7 +12,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from pgbalise.decoys.issued import write_decoys
@@ -164,8 +163,6 @@ def test_the_ledger_knows_who_was_given_which_decoys(
     dsn = cluster.dsn(empty_db.info.dbname)
     session = PsycopgSession(empty_db)
     install(session)
-    for role in ("vendor_brest", "study_quimper"):
-        empty_db.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
     for one in SOME:
         empty_db.execute(
             "INSERT INTO balise.decoy (decoy_id, role_name, number, mode, identity, spaces, key,"

@@ -123,9 +123,12 @@ def test_counts_say_what_was_used(hospital: Any) -> None:
     rows = extract(hospital, hospital.recipients[0], "marked", np.arange(1, 2001))
     junk = pa.table({name: pa.array(["999999999"]) for name in COLUMNS})
     found = verdict(hospital, pa.concat_tables([rows, junk, junk]))
-    assert (found.rows_read, found.rows_aligned) == (2002, 2000)
+    # some numbers are nobody's
+    count = rows.num_rows
+    assert 1800 < count < 2000
+    assert (found.rows_read, found.rows_aligned) == (count + 2, count)
     # rows of one sample share the time it was taken at, and so one mark
-    assert 2000 * 0.3 < found.cells_marked < 2000 * 0.45
+    assert count * 0.3 < found.cells_marked < count * 0.45
     assert found.verdicts[0].cells == pytest.approx(found.cells_used, rel=0.01)
 
 
