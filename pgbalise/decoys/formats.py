@@ -96,9 +96,9 @@ class Choice:
     @property
     def space(self) -> float:
         """1 over the share of the most frequent text, when a and A are one."""
-        shares: Counter[str] = Counter()
+        shares: dict[str, float] = {}
         for text, share in zip(self.texts.values, self.texts.shares, strict=True):
-            shares[text.upper()] += share  # type: ignore[assignment]
+            shares[text.upper()] = shares.get(text.upper(), 0.0) + share
         return 1 / max(shares.values())
 
     @property
